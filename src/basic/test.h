@@ -1,0 +1,56 @@
+#pragma once
+/* For the tests beside the code: checks that say where they failed, and a list of test functions run one by one. */
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHECK(expr)                                                                                                    \
+        do {                                                                                                           \
+                if (!(expr)) {                                                                                         \
+                        fprintf(stderr, "%s:%d: %s: not true: %s\n", __FILE__, __LINE__, __func__, #expr);             \
+                        abort();                                                                                       \
+                }                                                                                                      \
+        } while (0)
+#define CHECK_EQ(a, b)                                                                                                 \
+        do {                                                                                                           \
+                long long _a = (long long) (a), _b = (long long) (b);                                                  \
+                if (_a != _b) {                                                                                        \
+                        fprintf(stderr, "%s:%d: %s: %s is %lld, not %lld\n", __FILE__, __LINE__, __func__, #a, _a,     \
+                                _b);                                                                                   \
+                        abort();                                                                                       \
+                }                                                                                                      \
+        } while (0)
+#define CHECK_STREQ(a, b)                                                                                              \
+        do {                                                                                                           \
+                const char *_a = (a), *_b = (b);                                                                       \
+                if (!_a || !_b || strcmp(_a, _b) != 0) {                                                               \
+                        fprintf(stderr, "%s:%d: %s: %s is \"%s\", not \"%s\"\n", __FILE__, __LINE__, __func__, #a,     \
+                                _a ? _a : "(null)", _b ? _b : "(null)");                                               \
+                        abort();                                                                                       \
+                }                                                                                                      \
+        } while (0)
+
+typedef struct TestCase {
+        const char *name;
+        void (*func)(void);
+} TestCase;
+#define TEST_CASE(f) { #f, f }
+/* meson's exit code for a test that cannot run here. */
+#define TEST_SKIPPED 77
+
+/* Prints a TAP line for each, so that the suite can count them. */
+static inline int test_main(const TestCase *cases, size_t n) {
+        setbuf(stdout, NULL);
+        printf("1..%zu\n", n);
+        for (size_t i = 0; i < n; i++) {
+                cases[i].func();
+                printf("ok %zu - %s\n", i + 1, cases[i].name);
+        }
+        return EXIT_SUCCESS;
+}
+#define TEST_MAIN(...)                                                                                                 \
+        int main(void) {                                                                                               \
+                static const TestCase cases[] = { __VA_ARGS__ };                                                       \
+                return test_main(cases, sizeof cases / sizeof cases[0]);                                               \
+        }

@@ -1,0 +1,134 @@
+#pragma once
+/* What a pod engine does. The manager decides what shall be; an engine makes it so and reports what became of it.
+ * engine/native is the default (crun under transient units), engine/rkt executes rkt.
+ *
+ * All operations may wait and must be called in a fiber. They are idempotent where said. An operation that fails, or is
+ * cancelled, leaves nothing behind: what it began it undoes, shielded, before it returns. */
+
+#include <systemd/sd-event.h>
+
+#include "basic/error.h"
+#include "basic/macro.h"
+#include "image/image.h"
+#include "runtime.pb.h" /* made from proto/runtime.proto */
+#include "systemd/systemd.h"
+
+typedef struct Engine Engine;
+
+/* A pod as the manager describes it; borrowed for the call. */
+typedef struct EnginePod {
+        const char *id;
+        const char *unit;          /* rktlet-pod-ID.service */
+        const char *slice;         /* where pod and containers live, "….slice" */
+        const char *directory;     /* /var/lib/rktlet/pods/ID, there, 0700 */
+        const char *run_directory; /* /run/rktlet/pods/ID, there, 0700 */
+        const runtime_v1_PodSandboxConfig *config;
+        const char *runtime_handler;
+} EnginePod;
+
+typedef struct EngineContainer {
+        const EnginePod *pod;
+        const char *id;
+        const char *unit;          /* rktlet-ctr-ID.service */
+        const char *directory;     /* /var/lib/rktlet/containers/ID, there, 0700: upper, work, config.json */
+        const char *run_directory; /* /run/rktlet/containers/ID, there, 0700: bundle, rootfs mount point */
+        const char *log_path;      /* absolute, or NULL: no log file */
+        const char *layers_path;   /* image_store_layers_path() */
+        const runtime_v1_ContainerConfig *config;
+        const Image *image;        /* may be NULL for operations after create */
+        char *const *layers;       /* names below layers_path, lowest first */
+} EngineContainer;
+
+typedef struct EnginePodState {
+        bool running;
+        pid_t pid;              /* holds the namespaces */
+        uint64_t started_usec;  /* CLOCK_REALTIME */
+} EnginePodState;
+
+typedef enum EngineContainerPhase {
+        ENGINE_CONTAINER_CREATED, /* no process yet, or never started */
+        ENGINE_CONTAINER_RUNNING,
+        ENGINE_CONTAINER_EXITED,
+        ENGINE_CONTAINER_UNKNOWN, /* it was started, and no trace of it is left (a reboot) */
+} EngineContainerPhase;
+
+typedef struct EngineContainerState {
+        EngineContainerPhase phase;
+        pid_t pid;
+        uint64_t started_usec, finished_usec; /* CLOCK_REALTIME; 0 unknown */
+        int exit_code;                        /* 128 + n after a signal */
+        bool oom_killed;
+} EngineContainerState;
+
+/* What was decided at create, and is reported by the CRI. Owned by the caller. */
+typedef struct EngineContainerInfo {
+        int64_t uid, gid;       /* the process's user; -1 unknown */
+        int64_t *supplementary_groups;
+        size_t n_supplementary_groups;
+        int stop_signal;        /* of config, then image, then SIGTERM */
+} EngineContainerInfo;
+void engine_container_info_done(EngineContainerInfo *i);
+
+typedef struct EngineExecResult {
+        int exit_code;
+        char *output, *error;
+        size_t output_size, error_size;
+} EngineExecResult;
+void engine_exec_result_done(EngineExecResult *r);
+#define ENGINE_EXEC_OUTPUT_MAX (16U * 1024U * 1024U) /* each stream, as the peers cap it */
+
+/* Reports; called in the loop's context, must not wait. */
+typedef struct EngineEvents {
+        void (*container_changed)(const char *id, const EngineContainerState *state, void *userdata);
+        void (*pod_changed)(const char *id, const EnginePodState *state, void *userdata);
+        void *userdata;
+} EngineEvents;
+
+typedef struct EngineOps {
+        const char *name;
+        Engine *(*free)(Engine *e);
+
+        /* The pod's unit is up and its namespaces exist. */
+        int (*pod_start)(Engine *e, const EnginePod *pod, EnginePodState *ret, Error *error);
+        /* /proc/PID/ns/net or the like, owned by the caller; NULL for the host's network; -ENOENT when the pod is down. */
+        int (*pod_netns)(Engine *e, const EnginePod *pod, char **ret, Error *error);
+        /* All of the pod's processes are gone. Idempotent, also for a pod that never started. */
+        int (*pod_stop)(Engine *e, const EnginePod *pod, Error *error);
+        /* Nothing of it is left in systemd or /run. Idempotent. */
+        int (*pod_remove)(Engine *e, const EnginePod *pod, Error *error);
+        /* After a restart of the daemon: looks at what there is and follows it. */
+        int (*pod_load)(Engine *e, const EnginePod *pod, EnginePodState *ret, Error *error);
+
+        int (*container_create)(Engine *e, const EngineContainer *c, EngineContainerInfo *ret, Error *error);
+        int (*container_start)(Engine *e, const EngineContainer *c, EngineContainerState *ret, Error *error);
+        /* Sends the signal, waits up to timeout, then SIGKILL to all of the unit; returns when it has exited and its
+         * log is complete. timeout 0: SIGKILL at once. Idempotent. A cancelled call does not go on to SIGKILL. */
+        int (*container_stop)(Engine *e, const EngineContainer *c, int signo, uint64_t timeout_usec, Error *error);
+        /* Kills what still runs; nothing of it is left in systemd, /run and its directory. Idempotent. */
+        int (*container_remove)(Engine *e, const EngineContainer *c, Error *error);
+        int (*container_load)(Engine *e, const EngineContainer *c, EngineContainerState *ret, Error *error);
+        /* timeout 0: none. -ETIMEDOUT (DeadlineExceeded) when it ran out; all processes of the exec are killed. */
+        int (*container_exec_sync)(Engine *e, const EngineContainer *c, const char *const *argv, uint64_t timeout_usec,
+                                   EngineExecResult *ret, Error *error);
+        int (*container_reopen_log)(Engine *e, const EngineContainer *c, Error *error);
+} EngineOps;
+
+struct Engine {
+        const EngineOps *ops;
+        EngineEvents events;
+};
+
+typedef struct NativeEngineConfig {
+        const char *crun_path;       /* /usr/bin/crun */
+        const char *libexec_path;    /* folder of rktlet-pod */
+        const char *run_directory;   /* /run/rktlet */
+        int max_container_log_line;  /* bytes of a log line before it is split; 0: 16384 */
+} NativeEngineConfig;
+
+int native_engine_new(sd_event *event, Systemd *systemd, const NativeEngineConfig *config, const EngineEvents *events,
+                      Engine **ret, Error *error);
+
+static inline Engine *engine_free(Engine *e) {
+        return e ? e->ops->free(e) : NULL;
+}
+DEFINE_TRIVIAL_CLEANUP_FUNC(Engine *, engine_free);

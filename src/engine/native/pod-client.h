@@ -1,0 +1,39 @@
+#pragma once
+/* The daemon's side of a pod process's control socket (src/pod). The socket listens at RUN_DIRECTORY/pod.sock (0600);
+ * its listening descriptor is in the unit's FD store, so that a connection made while systemd starts the process again
+ * waits in the backlog. Each operation is one connection: request with descriptors, reply, done; one that is cut off
+ * (the process was killed) is sent again, and all of them may be repeated without harm.
+ *
+ * All functions wait and must be called in a fiber. Errors carry the pod process's own words. */
+
+#include "basic/error.h"
+#include "basic/macro.h"
+
+/* The pipes (or terminal) of one container and the log file they end in. The pod process keeps both ends of both pipes,
+ * so that no writer ever gets EPIPE and no reader end of file. */
+typedef struct PodStreams {
+        const char *container_id;
+        const char *log_path;  /* absolute; NULL: read and drop */
+        int stdin_read_fd, stdin_write_fd; /* -1, -1: none (/dev/null); kept for attach and stdin_once */
+        int stdout_read_fd, stdout_write_fd;
+        int stderr_read_fd, stderr_write_fd;
+        int tty_fd;            /* the terminal's master instead of the pipes, or -1 */
+        size_t line_max;       /* bytes of text in a log line before it is split with P; 0: 16384 */
+} PodStreams;
+
+/* Hands the descriptors over (duplicated; the caller closes its own) and opens the log file: created 0640, appended to,
+ * never through a symlink, a regular file or refused. A container_id that is there already is replaced. */
+int pod_client_add_streams(const char *socket_path, const PodStreams *streams, Error *error);
+/* Opens the log path again (kubelet has renamed the file): what was read before goes to the old file, the rest to the
+ * new one, nothing is lost or doubled. -ENOENT: no such container. */
+int pod_client_reopen_log(const char *socket_path, const char *container_id, Error *error);
+/* Returns when all that is in the pipes is in the file, a partial last line included (it gets F). */
+int pod_client_drain(const char *socket_path, const char *container_id, Error *error);
+/* Drains, then closes and forgets. Unknown: 0. */
+int pod_client_remove_streams(const char *socket_path, const char *container_id, Error *error);
+
+/* Attaches a detached mount (open_tree(OPEN_TREE_CLONE), fsmount()) in the pod process's mount namespace, where PID 1
+ * doesn't see it. The target directory is made when missing. Whatever is mounted there already is replaced. */
+int pod_client_mount(const char *socket_path, int mount_fd, const char *target, Error *error);
+/* Lazily unmounts what is there and removes the directory; nothing there: 0. */
+int pod_client_unmount(const char *socket_path, const char *target, Error *error);

@@ -1,0 +1,198 @@
+#pragma once
+/* The node's pods and containers as objects: what was asked for (the request as it came, on disk), what became of it,
+ * and the operations on them. Knows nothing of gRPC or D-Bus; cri/ and bus/ call it, engine/ does the work below.
+ *
+ * Operations marked (fiber) wait. Operations on one pod, or one container, are done one after the other; those on
+ * different ones side by side. Objects are counted: keep a reference across a wait. All are idempotent as CRI.md says. */
+
+#include <systemd/sd-event.h>
+#include <uthash.h>
+
+#include "basic/error.h"
+#include "basic/fiber.h"
+#include "basic/macro.h"
+#include "basic/string-util.h"
+#include "engine/engine.h"
+#include "image/image.h"
+#include "net/cni.h"
+#include "runtime.pb.h"
+#include "systemd/systemd.h"
+
+typedef struct Manager Manager;
+typedef struct Pod Pod;
+typedef struct Container Container;
+
+typedef enum PodPhase {
+        POD_STARTING, /* RunPodSandbox is under way; not listed */
+        POD_READY,
+        POD_NOT_READY, /* stopped, or its unit ended by itself */
+        _POD_PHASE_MAX,
+        _POD_PHASE_INVALID = -EINVAL,
+} PodPhase;
+const char *pod_phase_to_string(PodPhase p); /* "starting", "ready", "not-ready" */
+
+typedef enum ContainerPhase {
+        CONTAINER_CREATING, /* CreateContainer is under way; not listed */
+        CONTAINER_CREATED,
+        CONTAINER_RUNNING,
+        CONTAINER_EXITED,
+        CONTAINER_UNKNOWN,
+        _CONTAINER_PHASE_MAX,
+        _CONTAINER_PHASE_INVALID = -EINVAL,
+} ContainerPhase;
+const char *container_phase_to_string(ContainerPhase p);
+ContainerPhase container_phase_from_string(const char *s);
+
+/* One fiber at a time, in the order they came. */
+typedef struct FiberLock {
+        Fiber *owner;
+        FiberQueue queue;
+} FiberLock;
+
+struct Pod {
+        unsigned n_ref;
+        Manager *manager;
+        char id[ID_LENGTH + 1];
+        char *name_key; /* unique while the pod exists: "namespace/name/uid/attempt", lengths checked */
+        char *unit, *slice;
+        bool slice_is_ours; /* no cgroup_parent was given */
+        char *directory, *run_directory;
+
+        /* The request as it came, decoded; request.config is never missing its metadata. */
+        runtime_v1_RunPodSandboxRequest request;
+
+        PodPhase phase;
+        uint64_t created_usec; /* CLOCK_REALTIME */
+        EnginePodState engine_state;
+        char **ips;            /* the primary first; NULL for the host's network */
+        char *network_json;    /* the CNI result, or NULL */
+        bool network_added;    /* DEL is owed */
+        bool removed;          /* no longer in the tables; references may live on */
+
+        FiberLock lock;
+        Container *containers; /* linked by Container.pod_next */
+        UT_hash_handle hh;     /* Manager.pods, by id */
+        UT_hash_handle hh_name;
+};
+
+struct Container {
+        unsigned n_ref;
+        Manager *manager;
+        Pod *pod; /* a reference */
+        char id[ID_LENGTH + 1];
+        char *name_key; /* "POD_ID/name/attempt" */
+        char *unit;
+        char *directory, *run_directory;
+        char *log_path; /* absolute, or NULL */
+
+        /* The request as it came, decoded, without its sandbox_config (that is the pod's). */
+        runtime_v1_CreateContainerRequest request;
+
+        Image *image;    /* a reference; NULL when the image was removed and the daemon restarted since */
+        char *image_id;  /* "sha256:…", what image_id and image_ref answer */
+        char **layers;
+        EngineContainerInfo info;
+
+        ContainerPhase phase;
+        uint64_t created_usec, started_usec, finished_usec; /* CLOCK_REALTIME, 0: not yet */
+        int exit_code;
+        pid_t pid;
+        char *reason, *message; /* "Completed", "Error", "OOMKilled", "StartError", …; NULL while none */
+        bool oom_killed, removed;
+
+        FiberLock lock;
+        Container *pod_next;
+        FiberQueue exited; /* woken when the phase becomes EXITED */
+        UT_hash_handle hh; /* Manager.containers, by id */
+        UT_hash_handle hh_name;
+};
+
+typedef enum ManagerEvent {
+        MANAGER_POD_ADDED,
+        MANAGER_POD_CHANGED,
+        MANAGER_POD_REMOVED,
+        MANAGER_CONTAINER_CREATED,
+        MANAGER_CONTAINER_STARTED,
+        MANAGER_CONTAINER_STOPPED,
+        MANAGER_CONTAINER_REMOVED,
+} ManagerEvent;
+/* pod is never NULL, container only for MANAGER_CONTAINER_*. Called in whatever context the change happens; must not
+ * wait. */
+typedef void (*ManagerEventFunc)(Manager *m, ManagerEvent event, Pod *pod, Container *container, void *userdata);
+typedef struct ManagerSubscription {
+        ManagerEventFunc func;
+        void *userdata;
+        struct ManagerSubscription *next;
+} ManagerSubscription;
+
+typedef struct ManagerConfig {
+        const char *state_directory; /* /var/lib/rktlet */
+        const char *run_directory;   /* /run/rktlet */
+        const char *default_slice;   /* parent of the slices we make for pods without a cgroup_parent:
+                                      * "rktlet.slice" gives rktlet-ID.slice */
+        uint64_t stop_timeout_usec;  /* of the containers when a pod is stopped; 0: 10 s */
+} ManagerConfig;
+
+struct Manager {
+        sd_event *event;
+        ManagerConfig config;
+        /* Borrowed from main(), which outlives the manager. */
+        Systemd *systemd;
+        ImageStore *images;
+        Cni *cni;
+        Engine *engine;
+
+        Pod *pods, *pods_by_name;
+        Container *containers, *containers_by_name;
+        ManagerSubscription *subscriptions;
+        bool loaded; /* manager_load() is done: until then everything but Version answers Unavailable */
+        FiberQueue load_queue;
+};
+
+/* engine_events are what the engine must be made with; call it before the engine exists (userdata is the manager). */
+int manager_new(sd_event *event, const ManagerConfig *config, Systemd *systemd, ImageStore *images, Cni *cni,
+                Manager **ret, Error *error);
+EngineEvents manager_engine_events(Manager *m);
+void manager_set_engine(Manager *m, Engine *engine);
+Manager *manager_free(Manager *m);
+DEFINE_TRIVIAL_CLEANUP_FUNC(Manager *, manager_free);
+/* (fiber) After a restart: reads what is on disk, asks systemd what became of it, undoes what was half done. */
+int manager_load(Manager *m, Error *error);
+/* (fiber) Waits until that is done. */
+int manager_wait_loaded(Manager *m, Error *error);
+
+void manager_subscribe(Manager *m, ManagerSubscription *subscription); /* owned by the caller */
+void manager_unsubscribe(Manager *m, ManagerSubscription *subscription);
+
+/* By ID or unambiguous prefix. Borrowed. NotFound, or InvalidArgument for an ambiguous or empty one. Pods and containers
+ * still being made are not found. */
+int manager_find_pod(Manager *m, const char *id, Pod **ret, Error *error);
+int manager_find_container(Manager *m, const char *id, Container **ret, Error *error);
+
+/* Whether the network is usable, for Status: 0 or the reason. */
+int manager_network_status(Manager *m, Error *error);
+
+Pod *pod_ref(Pod *p);
+Pod *pod_unref(Pod *p);
+DEFINE_TRIVIAL_CLEANUP_FUNC(Pod *, pod_unref);
+Container *container_ref(Container *c);
+Container *container_unref(Container *c);
+DEFINE_TRIVIAL_CLEANUP_FUNC(Container *, container_unref);
+
+/* (fiber) request is a serialized RunPodSandboxRequest; it is checked, saved as it is, and done. Borrowed pointer. */
+int pod_run(Manager *m, const void *request, size_t size, Pod **ret, Error *error);
+/* (fiber) Kills its containers within their grace, CNI DEL, ends the pod process. */
+int pod_stop(Pod *p, Error *error);
+/* (fiber) Stops it where need be and removes its containers. */
+int pod_remove(Pod *p, Error *error);
+/* Namespace modes of the request, with the CRI's defaults. */
+bool pod_uses_host_network(const Pod *p);
+
+/* (fiber) request is a serialized CreateContainerRequest. */
+int container_create(Manager *m, const void *request, size_t size, Container **ret, Error *error);
+int container_start(Container *c, Error *error);
+int container_stop(Container *c, uint64_t timeout_usec, Error *error);
+int container_remove(Container *c, Error *error);
+int container_exec_sync(Container *c, const char *const *argv, uint64_t timeout_usec, EngineExecResult *ret,
+                        Error *error);
+int container_reopen_log(Container *c, Error *error);
