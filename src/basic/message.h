@@ -1,17 +1,40 @@
 #pragma once
-/* Protobuf messages as bytes: nanopb with bounds, clear errors and UTF-8 checked both ways (Go clients refuse a message
- * with a string that is not UTF-8). Knows no particular message. */
+/* Protobuf messages as bytes: nanopb's structs with bounds, clear errors and UTF-8 checked both ways (Go clients
+ * refuse a message with a string that is not UTF-8). Knows no particular message. Wire format: protobuf.dev,
+ * "Encoding". */
 
-#include <pb.h>
+#include <pb_decode.h>
+#include <pb_encode.h>
 
 #include "basic/error.h"
 #include "basic/macro.h"
 
-/* Decodes into *ret, which must be zeroed; pointers in it are heap memory for pb_release(). InvalidArgument when the
- * bytes are no such message. On failure nothing is left allocated. */
+/* What nanopb as Debian builds it can count: entries of one list, bytes of one `bytes` field that is a pointer. */
+#define MESSAGE_LIST_MAX  65535U
+#define MESSAGE_BYTES_MAX 65535U
+/* Messages within messages; deeper ones are refused. */
+#define MESSAGE_DEPTH_MAX 16U
+
+/* Decodes into *ret, which must be zeroed; pointers in it are heap memory for pb_release(). InvalidArgument, naming
+ * the field by the numbers that lead to it, when the bytes are no such message, a string is not UTF-8 or has a NUL in
+ * it, or a list or bytes are longer than the limits above. On failure nothing is left allocated. */
 int message_decode(const pb_msgdesc_t *fields, const void *data, size_t size, void *ret, Error *error);
-/* Encodes in one pass into memory from grpc_message_alloc()-like room: `headroom` bytes are left free before the message.
- * The result is owned by the caller (free() of *ret - headroom). Strings that are not UTF-8 are an Internal error naming
- * the field. ResourceExhausted beyond max. */
-int message_encode(const pb_msgdesc_t *fields, const void *message, size_t headroom, size_t max, void **ret,
-                   size_t *ret_size, Error *error);
+
+/* Where an encoded message is put: realloc(3) and free(3), or those of a transport that wants room around it. */
+typedef struct MessageAllocator {
+        void *(*realloc)(void *p, size_t size);
+        void (*free)(void *p);
+} MessageAllocator;
+
+/* Encodes in one pass; *ret is from the allocator (NULL: malloc) and owned by the caller. ResourceExhausted beyond max
+ * bytes. A string that is not UTF-8 is an Internal error naming the field. */
+int message_encode(const pb_msgdesc_t *fields, const void *message, const MessageAllocator *allocator, size_t max,
+                   void **ret, size_t *ret_size, Error *error);
+
+/* For the encode callbacks of FT_CALLBACK fields, called by message_encode(): one more entry of a repeated message
+ * field, or the value of a bytes field. False (with the reason kept for message_encode()) when that failed; the
+ * callback returns false then as well. */
+bool message_put(pb_ostream_t *stream, const pb_field_iter_t *field, const pb_msgdesc_t *fields, const void *message);
+bool message_put_bytes(pb_ostream_t *stream, const pb_field_iter_t *field, const void *data, size_t size);
+/* Bytes encoded so far, for a callback that stops in time. */
+size_t message_put_size(const pb_ostream_t *stream);
