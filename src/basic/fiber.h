@@ -29,6 +29,8 @@ Fiber *fiber_current(void);
 const char *fiber_name(const Fiber *f);
 sd_event *fiber_event(const Fiber *f);
 bool fiber_is_done(const Fiber *f);
+/* Cancelled, or past its deadline: its waits end. */
+bool fiber_is_cancelled(const Fiber *f);
 /* What the function returned; -EBUSY while it runs. */
 int fiber_result(const Fiber *f);
 
@@ -88,6 +90,23 @@ int fiber_queue_wait(FiberQueue *q);
 int fiber_queue_wait_until(FiberQueue *q, uint64_t usec);
 /* Wakes all that wait now. */
 void fiber_queue_wake(FiberQueue *q, int result);
+
+/* One fiber at a time, in the order they came. Zeroed memory is an unlocked lock. */
+typedef struct FiberLock {
+        Fiber *owner;
+        FiberQueue queue;
+} FiberLock;
+
+/* Waits for the lock; -ECANCELED, -ETIME: not locked. */
+int fiber_lock(FiberLock *l);
+/* Hands it to the fiber that has waited longest. */
+void fiber_unlock(FiberLock *l);
+static inline void fiber_unlockp(FiberLock **l) {
+        if (*l)
+                fiber_unlock(*l);
+}
+/* `_cleanup_fiber_unlock_ FiberLock *lock = &p->lock;` after fiber_lock(). */
+#define _cleanup_fiber_unlock_ _cleanup_(fiber_unlockp) _unused_
 
 /* Runs func in a fiber on the loop until it has ended, for tests and tools: the loop runs meanwhile. Returns func's
  * result. */
