@@ -29,7 +29,7 @@ static const char *path_format(const Path *path, char text[static PATH_TEXT_MAX]
 
         text[0] = '\0';
         for (unsigned i = 0; i < path->n; i++)
-                n += (size_t)snprintf(text + n, PATH_TEXT_MAX - n, "%s%" PRIu32, i > 0 ? "." : "", path->tags[i]);
+                n += (size_t) snprintf(text + n, PATH_TEXT_MAX - n, "%s%" PRIu32, i > 0 ? "." : "", path->tags[i]);
         return text;
 }
 
@@ -67,7 +67,7 @@ static bool read_varint(Cursor *c, uint64_t *ret) {
                 uint8_t b = *c->p++;
 
                 if (shift < 64)
-                        v |= (uint64_t)(b & 0x7f) << shift;
+                        v |= (uint64_t) (b & 0x7f) << shift;
                 if (!(b & 0x80)) {
                         *ret = v;
                         return true;
@@ -77,7 +77,7 @@ static bool read_varint(Cursor *c, uint64_t *ret) {
 }
 
 static bool skip(Cursor *c, uint64_t n) {
-        if (n > (uint64_t)(c->end - c->p))
+        if (n > (uint64_t) (c->end - c->p))
                 return false;
         c->p += n;
         return true;
@@ -87,13 +87,13 @@ static int check_message(const pb_msgdesc_t *fields, Cursor c, Path *path, Error
 
 /* One length-delimited value of a field we know; the path ends with it. Adds to *count the list's entries it holds. */
 static int check_value(const pb_field_iter_t *field, Cursor c, Path *path, uint64_t *count, Error *error) {
-        size_t size = (size_t)(c.end - c.p);
+        size_t size = (size_t) (c.end - c.p);
         char where[PATH_TEXT_MAX];
 
         switch (PB_LTYPE(field->type)) {
         case PB_LTYPE_STRING:
                 ++*count;
-                if (!text_is_valid((const char *)c.p, size))
+                if (!text_is_valid((const char *) c.p, size))
                         return error_setf(error, GRPC_INVALID_ARGUMENT, "field %s of the message is not UTF-8 text",
                                           path_format(path, where));
                 if (memchr(c.p, '\0', size))
@@ -153,8 +153,8 @@ static int check_message(const pb_msgdesc_t *fields, Cursor c, Path *path, Error
                 if (number == 0 || number > UINT32_MAX >> 3)
                         return error_setf(error, GRPC_INVALID_ARGUMENT,
                                           "the message has a field without a valid number");
-                known = !empty && pb_field_iter_find(&field, (uint32_t)number);
-                path->tags[path->n++] = (uint32_t)number;
+                known = !empty && pb_field_iter_find(&field, (uint32_t) number);
+                path->tags[path->n++] = (uint32_t) number;
 
                 switch (key & 7) {
                 case WIRE_VARINT:
@@ -170,9 +170,9 @@ static int check_message(const pb_msgdesc_t *fields, Cursor c, Path *path, Error
                         count = 1;
                         break;
                 case WIRE_LENGTH:
-                        ok = read_varint(&c, &length) && length <= (uint64_t)(c.end - c.p);
+                        ok = read_varint(&c, &length) && length <= (uint64_t) (c.end - c.p);
                         if (ok && known) {
-                                r = check_value(&field, (Cursor){c.p, c.p + length}, path, &count, error);
+                                r = check_value(&field, (Cursor) { c.p, c.p + length }, path, &count, error);
                                 if (r < 0)
                                         return r;
                         }
@@ -194,7 +194,7 @@ static int check_message(const pb_msgdesc_t *fields, Cursor c, Path *path, Error
                                                 error, GRPC_INVALID_ARGUMENT,
                                                 "field %s of the message is a list of more than %u entries, the limit",
                                                 path_format(path, where), MESSAGE_LIST_MAX);
-                        counts[field.index] = (uint32_t)MIN(total, (uint64_t)UINT32_MAX);
+                        counts[field.index] = (uint32_t) MIN(total, (uint64_t) UINT32_MAX);
                 }
                 path->n--;
         }
@@ -207,7 +207,7 @@ int message_decode(const pb_msgdesc_t *fields, const void *data, size_t size, vo
         int r;
 
         if (size > 0) {
-                r = check_message(fields, (Cursor){data, (const uint8_t *)data + size}, &path, error);
+                r = check_message(fields, (Cursor) { data, (const uint8_t *) data + size }, &path, error);
                 if (r < 0)
                         return r;
         }
@@ -230,7 +230,7 @@ typedef struct Encoder {
         Error *error;
 } Encoder;
 
-static const MessageAllocator default_allocator = {realloc, free};
+static const MessageAllocator default_allocator = { realloc, free };
 
 static int reserve(Encoder *e, size_t n) {
         size_t allocated;
@@ -241,7 +241,7 @@ static int reserve(Encoder *e, size_t n) {
         if (n > e->max - e->size)
                 return error_setf(e->error, GRPC_RESOURCE_EXHAUSTED,
                                   "the answer is larger than the limit of %zu bytes: ask for less of it", e->max);
-        allocated = MAX(e->allocated * 2, (size_t)256);
+        allocated = MAX(e->allocated * 2, (size_t) 256);
         allocated = MAX(allocated, e->size + n);
         allocated = MIN(allocated, e->max);
         p = e->allocator->realloc(e->data, allocated);
@@ -268,8 +268,8 @@ static size_t varint_write(uint8_t *p, uint64_t v) {
         size_t n = 0;
 
         for (; v >= 0x80; v >>= 7)
-                p[n++] = (uint8_t)v | 0x80;
-        p[n++] = (uint8_t)v;
+                p[n++] = (uint8_t) v | 0x80;
+        p[n++] = (uint8_t) v;
         return n;
 }
 
@@ -280,7 +280,7 @@ static int put_varint(Encoder *e, uint64_t v) {
 }
 
 static int put_key(Encoder *e, uint32_t tag, WireType type) {
-        return put_varint(e, (uint64_t)tag << 3 | type);
+        return put_varint(e, (uint64_t) tag << 3 | type);
 }
 
 static int put_value(Encoder *e, uint32_t tag, const void *data, size_t n) {
@@ -350,13 +350,13 @@ static uint64_t load_number(const pb_field_iter_t *field, const void *p) {
 
         switch (field->data_size) {
         case 1:
-                return is_signed ? (uint64_t) * (const int8_t *)p : *(const uint8_t *)p;
+                return is_signed ? (uint64_t) * (const int8_t *) p : *(const uint8_t *) p;
         case 2:
-                return is_signed ? (uint64_t) * (const int16_t *)p : *(const uint16_t *)p;
+                return is_signed ? (uint64_t) * (const int16_t *) p : *(const uint16_t *) p;
         case 4:
-                return is_signed ? (uint64_t) * (const int32_t *)p : *(const uint32_t *)p;
+                return is_signed ? (uint64_t) * (const int32_t *) p : *(const uint32_t *) p;
         default:
-                return *(const uint64_t *)p;
+                return *(const uint64_t *) p;
         }
 }
 
@@ -372,11 +372,11 @@ static int put_number(Encoder *e, const pb_field_iter_t *field, const void *p) {
                 return put_varint(e, v);
         case PB_LTYPE_SVARINT:
                 if (field->data_size == 4)
-                        v = (uint64_t)(int64_t)(int32_t)(uint32_t)v;
+                        v = (uint64_t) (int64_t) (int32_t) (uint32_t) v;
                 return put_varint(e, v << 1 ^ (v >> 63 ? UINT64_MAX : 0));
         default: /* fixed, little-endian */
                 for (size_t i = 0; i < n; i++)
-                        b[i] = (uint8_t)(v >> (8 * i));
+                        b[i] = (uint8_t) (v >> (8 * i));
                 return put(e, b, n);
         }
 }
@@ -400,7 +400,7 @@ static int unsupported(Encoder *e) {
 }
 
 static int put_list(Encoder *e, const pb_field_iter_t *field) {
-        size_t count = *(const pb_size_t *)field->pSize, start;
+        size_t count = *(const pb_size_t *) field->pSize, start;
         const char *p = field->pData;
         int r;
 
@@ -421,7 +421,7 @@ static int put_list(Encoder *e, const pb_field_iter_t *field) {
 
                 switch (PB_LTYPE(field->type)) {
                 case PB_LTYPE_STRING:
-                        item = *(const char *const *)item;
+                        item = *(const char *const *) item;
                         r = put_string(e, field->tag, item ? item : "");
                         break;
                 case PB_LTYPE_SUBMESSAGE:
@@ -440,12 +440,12 @@ static int put_single(Encoder *e, const pb_field_iter_t *field) {
         int r;
 
         /* proto3: what is not there, zero or empty is left out. */
-        if (!field->pData || (field->pSize && !*(const bool *)field->pSize))
+        if (!field->pData || (field->pSize && !*(const bool *) field->pSize))
                 return 0;
 
         switch (PB_LTYPE(field->type)) {
         case PB_LTYPE_STRING:
-                return *(const char *)field->pData ? put_string(e, field->tag, field->pData) : 0;
+                return *(const char *) field->pData ? put_string(e, field->tag, field->pData) : 0;
 
         case PB_LTYPE_BYTES: {
                 const pb_bytes_array_t *b = field->pData;
@@ -533,10 +533,10 @@ size_t message_put_size(const pb_ostream_t *stream) {
 int message_encode(const pb_msgdesc_t *fields, const void *message, const MessageAllocator *allocator, size_t max,
                    void **ret, size_t *ret_size, Error *error) {
         Encoder e = {
-                        .stream = {.callback = stream_write, .max_size = SIZE_MAX},
-                        .allocator = allocator ? allocator : &default_allocator,
-                        .max = max,
-                        .error = error,
+                .stream = { .callback = stream_write, .max_size = SIZE_MAX },
+                .allocator = allocator ? allocator : &default_allocator,
+                .max = max,
+                .error = error,
         };
         int r;
 

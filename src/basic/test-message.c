@@ -12,8 +12,8 @@ static Raw raw;
 
 static void raw_varint(uint64_t v) {
         for (; v >= 0x80; v >>= 7)
-                raw.data[raw.n++] = (uint8_t)v | 0x80;
-        raw.data[raw.n++] = (uint8_t)v;
+                raw.data[raw.n++] = (uint8_t) v | 0x80;
+        raw.data[raw.n++] = (uint8_t) v;
 }
 
 static void raw_bytes(uint32_t tag, const void *data, size_t n) {
@@ -48,28 +48,28 @@ static void expect_refused(const pb_msgdesc_t *fields, const char *text) {
 
 /* A container configuration that uses every kind of field. */
 static runtime_v1_CreateContainerRequest sample(void) {
-        static char *args[] = {(char *)"a", (char *)"", (char *)"gr\xc3\xbc\xc3\x9f"};
+        static char *args[] = { (char *) "a", (char *) "", (char *) "gr\xc3\xbc\xc3\x9f" };
         static runtime_v1_ContainerConfig_LabelsEntry labels[] = {
-                        {(char *)"k", (char *)"v"},
-                        {(char *)"empty", NULL},
+                { (char *) "k", (char *) "v" },
+                { (char *) "empty", NULL },
         };
         static runtime_v1_Mount mounts[2] = {
-                        {.container_path = (char *)"/a",
-                         .propagation = runtime_v1_MountPropagation_PROPAGATION_BIDIRECTIONAL},
-                        {.host_path = (char *)"/b", .readonly = true},
+                { .container_path = (char *) "/a",
+                  .propagation = runtime_v1_MountPropagation_PROPAGATION_BIDIRECTIONAL },
+                { .host_path = (char *) "/b", .readonly = true },
         };
-        static int64_t groups[] = {0, -1, 1, INT64_MAX, INT64_MIN};
+        static int64_t groups[] = { 0, -1, 1, INT64_MAX, INT64_MIN };
         static struct {
                 pb_size_t size;
                 pb_byte_t bytes[4];
-        } value = {4, {0xff, 0xfe, '=', 'x'}};
-        static runtime_v1_KeyValue envs[1] = {{.key = (char *)"K"}};
-        runtime_v1_CreateContainerRequest r = {.pod_sandbox_id = (char *)"pod"};
+        } value = { 4, { 0xff, 0xfe, '=', 'x' } };
+        static runtime_v1_KeyValue envs[1] = { { .key = (char *) "K" } };
+        runtime_v1_CreateContainerRequest r = { .pod_sandbox_id = (char *) "pod" };
 
-        envs[0].value = (pb_bytes_array_t *)&value;
+        envs[0].value = (pb_bytes_array_t *) &value;
         r.has_config = true;
         r.config.has_metadata = true;
-        r.config.metadata.name = (char *)"n";
+        r.config.metadata.name = (char *) "n";
         r.config.metadata.attempt = UINT32_MAX;
         r.config.args = args;
         r.config.args_count = 3;
@@ -127,7 +127,7 @@ static void test_round_trip(void) {
 
 /* Doubles and 64-bit numbers, as nanopb writes them. */
 static void test_numbers(void) {
-        runtime_v1_PsiStats psi = {.has_Full = true, .Full = {UINT64_MAX, 0.25, -1e300, 0}};
+        runtime_v1_PsiStats psi = { .has_Full = true, .Full = { UINT64_MAX, 0.25, -1e300, 0 } };
         _cleanup_error_ Error error = ERROR_INIT;
         _cleanup_free_ void *ours = NULL;
         uint8_t theirs[256];
@@ -142,8 +142,8 @@ static void test_numbers(void) {
 
 /* Lengths of one, two, three and four bytes: the submessage is moved by the right amount. */
 static void test_submessages_of_all_lengths(void) {
-        static const size_t lengths[] = {0,   1,   120,   121,   122,   123,   124,   125,     126,    127,
-                                         128, 129, 16370, 16380, 16383, 16384, 70000, 2097151, 2097160};
+        static const size_t lengths[] = { 0,   1,   120,   121,   122,   123,   124,   125,     126,    127,
+                                          128, 129, 16370, 16380, 16383, 16384, 70000, 2097151, 2097160 };
         _cleanup_free_ char *text = malloc(2097161);
 
         CHECK(text);
@@ -180,7 +180,7 @@ static void test_empty_message(void) {
 }
 
 static void test_encode_refuses_bad_utf8(void) {
-        runtime_v1_ContainerStatusResponse response = {.has_status = true, .status.message = (char *)"x\xff"};
+        runtime_v1_ContainerStatusResponse response = { .has_status = true, .status.message = (char *) "x\xff" };
         _cleanup_error_ Error error = ERROR_INIT;
         void *data = NULL;
         size_t size;
@@ -192,7 +192,7 @@ static void test_encode_refuses_bad_utf8(void) {
 }
 
 static void test_encode_keeps_the_limit(void) {
-        runtime_v1_VersionResponse response = {.version = (char *)"0123456789"};
+        runtime_v1_VersionResponse response = { .version = (char *) "0123456789" };
         _cleanup_error_ Error error = ERROR_INIT;
         _cleanup_free_ void *data = NULL;
         void *none = NULL;
@@ -206,8 +206,8 @@ static void test_encode_keeps_the_limit(void) {
 }
 
 static bool put_containers(pb_ostream_t *stream, const pb_field_iter_t *field, void *const *arg) {
-        for (int i = 0; i < *(const int *)*arg; i++) {
-                runtime_v1_Container c = {.id = (char *)"id", .created_at = i};
+        for (int i = 0; i < *(const int *) *arg; i++) {
+                runtime_v1_Container c = { .id = (char *) "id", .created_at = i };
 
                 if (!message_put(stream, field, runtime_v1_Container_fields, &c))
                         return false;
@@ -221,16 +221,16 @@ static bool put_output(pb_ostream_t *stream, const pb_field_iter_t *field, void 
 
 static void test_callbacks(void) {
         int n = 3;
-        runtime_v1_ListContainersResponse list = {.containers = {{.encode = put_containers}, &n}};
+        runtime_v1_ListContainersResponse list = { .containers = { { .encode = put_containers }, &n } };
         runtime_v1_ExecSyncResponse exec = {
-                        .stdout = {{.encode = put_output}, (void *)"out\xff"},
-                        .stderr = {{.encode = put_output}, (void *)""},
-                        .exit_code = -1,
+                .stdout = { { .encode = put_output }, (void *) "out\xff" },
+                .stderr = { { .encode = put_output }, (void *) "" },
+                .exit_code = -1,
         };
-        static const uint8_t expect_list[] = {10,  4,  10, 2,  'i', 'd', 10, 6,   10,  2,  'i',
-                                              'd', 56, 1,  10, 6,   10,  2,  'i', 'd', 56, 2};
-        static const uint8_t expect_exec[] = {10,   4,    'o',  'u',  't',  0xff, 24,   0xff, 0xff,
-                                              0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1};
+        static const uint8_t expect_list[] = { 10,  4,  10, 2,  'i', 'd', 10, 6,   10,  2,  'i',
+                                               'd', 56, 1,  10, 6,   10,  2,  'i', 'd', 56, 2 };
+        static const uint8_t expect_exec[] = { 10,   4,    'o',  'u',  't',  0xff, 24,   0xff, 0xff,
+                                               0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1 };
         _cleanup_error_ Error error = ERROR_INIT;
         _cleanup_free_ void *a = NULL, *b = NULL;
         void *none = NULL;
@@ -326,16 +326,16 @@ static void test_decode_refuses_damage(void) {
                 const char *data;
                 size_t n;
         } bad[] = {
-                        {"\x0a", 1},             /* no length */
-                        {"\x0a\x05x", 3},        /* cut off */
-                        {"\x00\x00", 2},         /* field 0 */
-                        {"\x12\x02\x0a\x09", 4}, /* an inner length beyond the outer one */
-                        {"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 11},
-                        {"\x0b\x0c", 2}, /* a group */
-                        {"\x08\x01", 2}, /* a number where a string belongs */
-                        {"\x12\x02\x70\x80", 4},
-                        {"\x09\x01\x02", 3},
-                        {"\x9a\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 12}, /* unknown field, length 2^64 - 1 */
+                { "\x0a", 1 },             /* no length */
+                { "\x0a\x05x", 3 },        /* cut off */
+                { "\x00\x00", 2 },         /* field 0 */
+                { "\x12\x02\x0a\x09", 4 }, /* an inner length beyond the outer one */
+                { "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 11 },
+                { "\x0b\x0c", 2 }, /* a group */
+                { "\x08\x01", 2 }, /* a number where a string belongs */
+                { "\x12\x02\x70\x80", 4 },
+                { "\x09\x01\x02", 3 },
+                { "\x9a\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 12 }, /* unknown field, length 2^64 - 1 */
         };
 
         for (size_t i = 0; i < ELEMENTSOF(bad); i++) {
@@ -363,7 +363,7 @@ static void test_decode_of_mutations(void) {
         _cleanup_free_ uint8_t *data = NULL;
         size_t size, refused = 0;
 
-        CHECK_EQ(ENCODE(CreateContainerRequest, &request, SIZE_MAX, (void **)&data, &size, &error), 0);
+        CHECK_EQ(ENCODE(CreateContainerRequest, &request, SIZE_MAX, (void **) &data, &size, &error), 0);
         for (size_t i = 0; i < size; i++) {
                 for (unsigned k = 0; k < 9; k++) {
                         runtime_v1_CreateContainerRequest back = {};

@@ -1,0 +1,194 @@
+/* Containers: CreateContainer, StartContainer, StopContainer, RemoveContainer, ContainerStatus, ListContainers,
+ * StreamContainers, ReopenContainerLog. */
+
+#include "basic/json-util.h"
+#include "cri/describe.h"
+#include "cri/internal.h"
+#include "cri/json.h"
+#include "cri/stream.h"
+
+/* A longer grace than this is this one: nobody waits for it, and it fits any clock. */
+#define STOP_TIMEOUT_MAX_SEC (INT64_C(10) * 365 * 24 * 3600)
+
+int cri_create_container(CriCall *c, Error *error) {
+        runtime_v1_CreateContainerResponse response = {};
+        Container *k;
+        int r;
+
+        r = container_create(c->manager, c->raw, c->raw_size, &k, error);
+        if (r < 0)
+                return r;
+        cri_note_container(c, k);
+        response.container_id = c->container_id;
+        return CRI_REPLY(c, CreateContainerResponse, &response, error);
+}
+
+int cri_start_container(CriCall *c, Error *error) {
+        const runtime_v1_StartContainerRequest *request = c->request;
+        runtime_v1_StartContainerResponse response = {};
+        Container *k;
+        int r;
+
+        r = cri_find_container(c, request->container_id, &k, error);
+        if (r < 0)
+                return r;
+        r = container_start(k, error);
+        if (r < 0)
+                return r;
+        return CRI_REPLY(c, StartContainerResponse, &response, error);
+}
+
+int cri_stop_container(CriCall *c, Error *error) {
+        const runtime_v1_StopContainerRequest *request = c->request;
+        /* Below zero there is no grace, as with the peers: a container must be stoppable. */
+        int64_t seconds = request->timeout < 0 ? 0 : MIN(request->timeout, STOP_TIMEOUT_MAX_SEC);
+        runtime_v1_StopContainerResponse response = {};
+        Container *k;
+        int r;
+
+        r = cri_find_container_if_any(c, request->container_id, &k, error);
+        if (r < 0)
+                return r;
+        if (k) {
+                r = container_stop(k, (uint64_t) seconds * USEC_PER_SEC, error);
+                if (r < 0)
+                        return r;
+        }
+        return CRI_REPLY(c, StopContainerResponse, &response, error);
+}
+
+int cri_remove_container(CriCall *c, Error *error) {
+        const runtime_v1_RemoveContainerRequest *request = c->request;
+        runtime_v1_RemoveContainerResponse response = {};
+        Container *k;
+        int r;
+
+        r = cri_find_container_if_any(c, request->container_id, &k, error);
+        if (r < 0)
+                return r;
+        if (k) {
+                r = container_remove(k, error);
+                if (r < 0)
+                        return r;
+        }
+        return CRI_REPLY(c, RemoveContainerResponse, &response, error);
+}
+
+static int container_info(const Container *k, Arena *arena, runtime_v1_ContainerStatusResponse_InfoEntry *ret,
+                          Error *error) {
+        _cleanup_json_ json_t *o = json_pack(
+                        "{s:s, s:I, s:s, s:s?, s:s?, s:s?, s:s?, s:s?, s:b, s:o*, s:o}", "sandboxID", k->pod->id,
+                        "pid", (json_int_t) k->pid, "phase", container_phase_to_string(k->phase), "unit", k->unit,
+                        "slice", k->pod->slice, "imageID", k->image_id, "directory", k->directory, "runDirectory",
+                        k->run_directory, "oomKilled", (int) k->oom_killed, "layers", json_from_strv(k->layers),
+                        "config", message_to_json(runtime_v1_ContainerConfig_fields, &k->request.config));
+
+        ret->key = (char *) "info";
+        return json_to_arena(o, arena, &ret->value, error);
+}
+
+int cri_container_status(CriCall *c, Error *error) {
+        const runtime_v1_ContainerStatusRequest *request = c->request;
+        runtime_v1_ContainerStatusResponse response = { .has_status = true };
+        runtime_v1_ContainerStatusResponse_InfoEntry info = {};
+        Container *k;
+        int r;
+
+        r = cri_find_container(c, request->container_id, &k, error);
+        if (r < 0)
+                return r;
+        r = container_describe_status(k, &c->arena, &response.status);
+        if (r < 0)
+                return error_oom(error);
+        if (request->verbose) {
+                r = container_info(k, &c->arena, &info, error);
+                if (r < 0)
+                        return r;
+                response.info = &info;
+                response.info_count = 1;
+        }
+        return CRI_REPLY(c, ContainerStatusResponse, &response, error);
+}
+
+typedef struct ContainerList {
+        const Manager *manager;
+        const runtime_v1_ContainerFilter *filter;
+} ContainerList;
+
+static bool put_container(pb_ostream_t *stream, const pb_field_iter_t *field, const Container *k) {
+        runtime_v1_Container item;
+
+        container_describe(k, &item);
+        return message_put(stream, field, runtime_v1_Container_fields, &item);
+}
+
+static bool put_containers(pb_ostream_t *stream, const pb_field_iter_t *field, void *const *arg) {
+        const ContainerList *list = *arg;
+
+        for (const Container *k = list->manager->containers; k; k = k->hh.next)
+                if (container_matches(k, list->filter) && !put_container(stream, field, k))
+                        return false;
+        return true;
+}
+
+int cri_list_containers(CriCall *c, Error *error) {
+        const runtime_v1_ListContainersRequest *request = c->request;
+        ContainerList list = { c->manager, request->has_filter ? &request->filter : NULL };
+        runtime_v1_ListContainersResponse response = {
+                .containers = { .funcs.encode = put_containers, .arg = &list },
+        };
+
+        return CRI_REPLY(c, ListContainersResponse, &response, error);
+}
+
+static bool put_container_batch(pb_ostream_t *stream, const pb_field_iter_t *field, void *const *arg) {
+        const StreamBatch *batch = *arg;
+
+        for (size_t i = 0; i < batch->n; i++)
+                if (!put_container(stream, field, batch->items[i]))
+                        return false;
+        return true;
+}
+
+static int send_container_batch(CriCall *c, StreamBatch *batch, Error *error) {
+        runtime_v1_StreamContainersResponse response = {
+                .containers = { .funcs.encode = put_container_batch, .arg = batch },
+        };
+
+        return CRI_REPLY(c, StreamContainersResponse, &response, error);
+}
+
+static void unref_container(void *k) {
+        container_unref(k);
+}
+
+int cri_stream_containers(CriCall *c, Error *error) {
+        const runtime_v1_StreamContainersRequest *request = c->request;
+        _cleanup_(stream_list_done) StreamList list = { .unref = unref_container };
+        int r;
+
+        for (Container *k = c->manager->containers; k; k = k->hh.next) {
+                if (!container_matches(k, request->has_filter ? &request->filter : NULL))
+                        continue;
+                r = stream_list_add(&list, k);
+                if (r < 0)
+                        return error_oom(error);
+                container_ref(k);
+        }
+        return stream_list_send(c, &list, send_container_batch, error);
+}
+
+int cri_reopen_container_log(CriCall *c, Error *error) {
+        const runtime_v1_ReopenContainerLogRequest *request = c->request;
+        runtime_v1_ReopenContainerLogResponse response = {};
+        Container *k;
+        int r;
+
+        r = cri_find_container(c, request->container_id, &k, error);
+        if (r < 0)
+                return r;
+        r = container_reopen_log(k, error);
+        if (r < 0)
+                return r;
+        return CRI_REPLY(c, ReopenContainerLogResponse, &response, error);
+}

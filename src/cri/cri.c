@@ -1,0 +1,254 @@
+#include "cri/cri.h"
+
+#include <inttypes.h>
+
+#include "basic/log.h"
+#include "cri/internal.h"
+
+int cri_new(Manager *manager, Cri **ret) {
+        Cri *c = calloc(1, sizeof(Cri));
+
+        if (!c)
+                return -ENOMEM;
+        c->manager = manager;
+        *ret = c;
+        return 0;
+}
+
+Cri *cri_free(Cri *c) {
+        return mfree(c);
+}
+
+static void *message_realloc(void *p, size_t size) {
+        return p ? grpc_message_realloc(p, size) : grpc_message_alloc(size);
+}
+
+const MessageAllocator cri_allocator = { message_realloc, grpc_message_free };
+
+int cri_reply(CriCall *c, const pb_msgdesc_t *fields, const void *response, Error *error) {
+        void *data;
+        size_t size;
+        int r;
+
+        r = message_encode(fields, response, &cri_allocator, GRPC_MESSAGE_MAX, &data, &size, error);
+        if (r < 0)
+                return r;
+        r = grpc_call_send_take(c->call, data, size);
+        if (r < 0)
+                return error_set(error, r, "cannot send the answer");
+        return 0;
+}
+
+void cri_note_pod(CriCall *c, const Pod *p) {
+        const runtime_v1_PodSandboxMetadata *metadata = &p->request.config.metadata;
+
+        memcpy(c->pod_id, p->id, sizeof c->pod_id);
+        c->subject = arena_printf(&c->arena, "pod sandbox %s/%s", strempty(metadata->namespace),
+                                  strempty(metadata->name));
+}
+
+void cri_note_container(CriCall *c, const Container *k) {
+        cri_note_pod(c, k->pod);
+        memcpy(c->container_id, k->id, sizeof c->container_id);
+        c->subject = arena_printf(&c->arena, "container %s of %s", strempty(k->request.config.metadata.name),
+                                  strempty(c->subject));
+}
+
+int cri_find_pod(CriCall *c, const char *id, Pod **ret, Error *error) {
+        int r;
+
+        r = manager_find_pod(c->manager, strempty(id), ret, error);
+        if (r < 0)
+                return r;
+        cri_note_pod(c, *ret);
+        return 0;
+}
+
+int cri_find_container(CriCall *c, const char *id, Container **ret, Error *error) {
+        int r;
+
+        r = manager_find_container(c->manager, strempty(id), ret, error);
+        if (r < 0)
+                return r;
+        cri_note_container(c, *ret);
+        return 0;
+}
+
+/* Takes the error over, unless it only says that there is none. */
+static int unless_not_found(int r, Error *cause, Error *error) {
+        if (r < 0 && cause->code == GRPC_NOT_FOUND)
+                return 0;
+        if (r < 0)
+                error_move(error, cause);
+        return r;
+}
+
+int cri_find_pod_if_any(CriCall *c, const char *id, Pod **ret, Error *error) {
+        _cleanup_error_ Error cause = ERROR_INIT;
+        Pod *p = NULL;
+        int r;
+
+        r = unless_not_found(cri_find_pod(c, id, &p, &cause), &cause, error);
+        if (r < 0)
+                return r;
+        *ret = p;
+        return 0;
+}
+
+int cri_find_container_if_any(CriCall *c, const char *id, Container **ret, Error *error) {
+        _cleanup_error_ Error cause = ERROR_INIT;
+        Container *k = NULL;
+        int r;
+
+        r = unless_not_found(cri_find_container(c, id, &k, &cause), &cause, error);
+        if (r < 0)
+                return r;
+        *ret = k;
+        return 0;
+}
+
+/* The kubelet asks again and again for what is gone, and for what not every runtime has: no news. */
+static int failure_level(const CriCall *c, int r, const Error *error) {
+        if (error->code == GRPC_UNIMPLEMENTED || (error->code == GRPC_NOT_FOUND && !(c->method->flags & CRI_CHANGES)))
+                return LOG_DEBUG;
+        if (r == -ECANCELED)
+                return c->method->flags & CRI_ENDLESS ? LOG_DEBUG : LOG_INFO;
+        return LOG_WARNING;
+}
+
+static void log_end(const CriCall *c, int r, const Error *error, uint64_t begin_usec) {
+        char pod[sizeof "POD_ID=" + ID_LENGTH], container[sizeof "CONTAINER_ID=" + ID_LENGTH], method[64];
+        uint64_t msec = (now_usec(CLOCK_MONOTONIC) - begin_usec) / USEC_PER_MSEC;
+        const char *fields[4] = { method };
+        size_t n = 1;
+        int level = r >= 0 ? LOG_INFO : failure_level(c, r, error);
+
+        if (r >= 0 && !(c->method->flags & CRI_CHANGES))
+                return;
+        (void) snprintf(method, sizeof method, "CRI_METHOD=%s", c->method->name);
+        if (c->pod_id[0]) {
+                (void) snprintf(pod, sizeof pod, "POD_ID=%s", c->pod_id);
+                fields[n++] = pod;
+        }
+        if (c->container_id[0]) {
+                (void) snprintf(container, sizeof container, "CONTAINER_ID=%s", c->container_id);
+                fields[n++] = container;
+        }
+        if (r >= 0)
+                log_struct(level, fields, "%s%s%s: done in %" PRIu64 " ms", c->method->name, c->subject ? ", " : "",
+                           strempty(c->subject), msec);
+        else
+                log_struct(level, fields, "%s%s%s: failed after %" PRIu64 " ms: %s", c->method->name,
+                           c->subject ? ", " : "", strempty(c->subject), msec,
+                           error->message ? error->message : strerror(-r));
+}
+
+static int decode_and_serve(CriCall *c, Error *error) {
+        const CriMethod *m = c->method;
+        int r;
+
+        if (!m->serve)
+                return error_setf(error, GRPC_UNIMPLEMENTED, "%s is not implemented by rktlet " PROJECT_VERSION,
+                                  m->name);
+        if (!(m->flags & CRI_BEFORE_LOAD)) {
+                r = manager_wait_loaded(c->manager, error);
+                if (r < 0)
+                        return r;
+        }
+        if (!m->request)
+                return m->serve(c, error);
+
+        c->request = arena_alloc(&c->arena, m->request_size);
+        if (!c->request)
+                return error_oom(error);
+        r = message_decode(m->request, c->raw, c->raw_size, c->request, error);
+        if (r < 0)
+                return r;
+        r = m->serve(c, error);
+        pb_release(m->request, c->request);
+        return r;
+}
+
+static int serve(GrpcCall *call, const void *request, size_t size, void *userdata, Error *error) {
+        _cleanup_error_ Error cause = ERROR_INIT;
+        uint64_t begin_usec = now_usec(CLOCK_MONOTONIC);
+        Cri *cri = userdata;
+        CriCall c = {
+                .cri = cri,
+                .manager = cri->manager,
+                .call = call,
+                .method = grpc_call_method(call)->data,
+                .raw = request,
+                .raw_size = size,
+        };
+        int r;
+
+        r = decode_and_serve(&c, &cause);
+        log_end(&c, r, &cause, begin_usec);
+        arena_done(&c.arena);
+        if (r < 0)
+                error_move(error, &cause);
+        return r;
+}
+
+/* A service, a method, the request's type (or what to take instead), handler, flags. */
+#define DECODED(type) .request = runtime_v1_##type##_fields, .request_size = sizeof(runtime_v1_##type)
+#define RAW           .request = NULL
+#define METHODS(X)                                                                                                    \
+        X(RuntimeService, Version, DECODED(VersionRequest), cri_version, CRI_BEFORE_LOAD)                             \
+        X(RuntimeService, Status, DECODED(StatusRequest), cri_status, 0)                                              \
+        X(RuntimeService, RuntimeConfig, DECODED(RuntimeConfigRequest), cri_runtime_config, 0)                        \
+        X(RuntimeService, UpdateRuntimeConfig, DECODED(UpdateRuntimeConfigRequest), cri_update_runtime_config, 0)     \
+        X(RuntimeService, RunPodSandbox, RAW, cri_run_pod_sandbox, CRI_CHANGES)                                       \
+        X(RuntimeService, StopPodSandbox, DECODED(StopPodSandboxRequest), cri_stop_pod_sandbox, CRI_CHANGES)          \
+        X(RuntimeService, RemovePodSandbox, DECODED(RemovePodSandboxRequest), cri_remove_pod_sandbox, CRI_CHANGES)    \
+        X(RuntimeService, PodSandboxStatus, DECODED(PodSandboxStatusRequest), cri_pod_sandbox_status, 0)              \
+        X(RuntimeService, ListPodSandbox, DECODED(ListPodSandboxRequest), cri_list_pod_sandbox, 0)                    \
+        X(RuntimeService, StreamPodSandboxes, DECODED(StreamPodSandboxesRequest), cri_stream_pod_sandboxes, 0)        \
+        X(RuntimeService, CreateContainer, RAW, cri_create_container, CRI_CHANGES)                                    \
+        X(RuntimeService, StartContainer, DECODED(StartContainerRequest), cri_start_container, CRI_CHANGES)           \
+        X(RuntimeService, StopContainer, DECODED(StopContainerRequest), cri_stop_container, CRI_CHANGES)              \
+        X(RuntimeService, RemoveContainer, DECODED(RemoveContainerRequest), cri_remove_container, CRI_CHANGES)        \
+        X(RuntimeService, ListContainers, DECODED(ListContainersRequest), cri_list_containers, 0)                     \
+        X(RuntimeService, StreamContainers, DECODED(StreamContainersRequest), cri_stream_containers, 0)               \
+        X(RuntimeService, ContainerStatus, DECODED(ContainerStatusRequest), cri_container_status, 0)                  \
+        X(RuntimeService, ReopenContainerLog, DECODED(ReopenContainerLogRequest), cri_reopen_container_log, 0)        \
+        X(RuntimeService, ExecSync, DECODED(ExecSyncRequest), cri_exec_sync, 0)                                       \
+        X(RuntimeService, GetContainerEvents, DECODED(GetEventsRequest), cri_get_container_events, CRI_ENDLESS)       \
+        X(RuntimeService, UpdateContainerResources, RAW, NULL, 0)                                                     \
+        X(RuntimeService, Exec, RAW, NULL, 0)                                                                         \
+        X(RuntimeService, Attach, RAW, NULL, 0)                                                                       \
+        X(RuntimeService, PortForward, RAW, NULL, 0)                                                                  \
+        X(RuntimeService, ContainerStats, RAW, NULL, 0)                                                               \
+        X(RuntimeService, ListContainerStats, RAW, NULL, 0)                                                           \
+        X(RuntimeService, StreamContainerStats, RAW, NULL, 0)                                                         \
+        X(RuntimeService, PodSandboxStats, RAW, NULL, 0)                                                              \
+        X(RuntimeService, ListPodSandboxStats, RAW, NULL, 0)                                                          \
+        X(RuntimeService, StreamPodSandboxStats, RAW, NULL, 0)                                                        \
+        X(RuntimeService, CheckpointContainer, RAW, NULL, 0)                                                          \
+        X(RuntimeService, ListMetricDescriptors, RAW, NULL, 0)                                                        \
+        X(RuntimeService, ListPodSandboxMetrics, RAW, NULL, 0)                                                        \
+        X(RuntimeService, StreamPodSandboxMetrics, RAW, NULL, 0)                                                      \
+        X(RuntimeService, UpdatePodSandboxResources, RAW, NULL, 0)                                                    \
+        X(ImageService, ListImages, DECODED(ListImagesRequest), cri_list_images, 0)                                   \
+        X(ImageService, StreamImages, DECODED(StreamImagesRequest), cri_stream_images, 0)                             \
+        X(ImageService, ImageStatus, DECODED(ImageStatusRequest), cri_image_status, 0)                                \
+        X(ImageService, PullImage, DECODED(PullImageRequest), cri_pull_image, CRI_CHANGES)                            \
+        X(ImageService, RemoveImage, DECODED(RemoveImageRequest), cri_remove_image, CRI_CHANGES)                      \
+        X(ImageService, ImageFsInfo, DECODED(ImageFsInfoRequest), cri_image_fs_info, 0)
+
+#define AS_INDEX(service, method, request, func, method_flags) METHOD_##method,
+enum { METHODS(AS_INDEX) _METHOD_MAX };
+
+#define AS_DETAIL(service, method, request_, func, method_flags)                                                      \
+        [METHOD_##method] = { .name = #method, request_, .serve = (func), .flags = (method_flags) },
+static const CriMethod details[_METHOD_MAX] = { METHODS(AS_DETAIL) };
+
+#define AS_GRPC(service, method, request, func, method_flags)                                                         \
+        { "/runtime.v1." #service "/" #method, serve, (void *) &details[METHOD_##method] },
+
+const GrpcMethod *cri_methods(void) {
+        static const GrpcMethod methods[_METHOD_MAX + 1] = { METHODS(AS_GRPC) };
+
+        return methods;
+}

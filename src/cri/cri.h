@@ -1,0 +1,23 @@
+#pragma once
+/* The Container Runtime Interface v1 (proto/runtime.proto) on top of the manager and the image store: each call is
+ * decoded, checked, done by an object's operation, and answered. Nothing is kept here but the streams that are open.
+ */
+
+#include "basic/macro.h"
+#include "grpc/grpc.h"
+#include "manager/manager.h"
+
+typedef struct Cri Cri;
+
+/* manager is borrowed and must outlive the server. -ENOMEM. */
+int cri_new(Manager *manager, Cri **ret);
+/* After the last call has ended. */
+Cri *cri_free(Cri *c);
+DEFINE_TRIVIAL_CLEANUP_FUNC(Cri *, cri_free);
+
+/* All 41 methods, for grpc_server_new(event, cri_methods(), cri, …). */
+const GrpcMethod *cri_methods(void);
+
+/* Lets streams that would go on for ever (GetContainerEvents) end with OK after what is queued, so that a drain comes
+ * to its end. New ones answer Unavailable. */
+void cri_end_streams(Cri *c);

@@ -1,0 +1,93 @@
+#pragma once
+/* What the handlers of the groups share. */
+
+#include "basic/arena.h"
+#include "basic/message.h"
+#include "cri/cri.h"
+
+typedef struct EventStream EventStream;
+
+struct Cri {
+        Manager *manager;
+        EventStream *event_streams;
+        bool ending;
+};
+
+typedef struct CriCall CriCall;
+
+typedef enum CriFlags {
+        CRI_CHANGES = 1 << 0,     /* success is worth a line in the log */
+        CRI_BEFORE_LOAD = 1 << 1, /* answered while the state is still being read */
+        CRI_ENDLESS = 1 << 2,     /* ended by the client, which is no failure */
+} CriFlags;
+
+typedef struct CriMethod {
+        const char *name;
+        const pb_msgdesc_t *request; /* NULL: the handler takes the bytes as they are */
+        size_t request_size;
+        int (*serve)(CriCall *c, Error *error); /* NULL: not implemented */
+        CriFlags flags;
+} CriMethod;
+
+struct CriCall {
+        Cri *cri;
+        Manager *manager;
+        GrpcCall *call;
+        const CriMethod *method;
+        const void *raw; /* the request's bytes */
+        size_t raw_size;
+        void *request; /* decoded; freed after the handler */
+        Arena arena;   /* for the reply */
+
+        /* For the log, as far as known. */
+        char pod_id[ID_LENGTH + 1], container_id[ID_LENGTH + 1];
+        const char *subject; /* "pod sandbox default/web", in the arena */
+};
+
+/* Encodes and sends one message; may wait when the client is slow. */
+int cri_reply(CriCall *c, const pb_msgdesc_t *fields, const void *response, Error *error);
+#define CRI_REPLY(c, type, response, error) cri_reply((c), runtime_v1_##type##_fields, (response), (error))
+/* The same for bytes that message_encode() made with cri_allocator. */
+extern const MessageAllocator cri_allocator;
+
+/* By ID or prefix, noted for the log. The pointer is borrowed: take a reference before waiting. */
+int cri_find_pod(CriCall *c, const char *id, Pod **ret, Error *error);
+int cri_find_container(CriCall *c, const char *id, Container **ret, Error *error);
+/* For what is idempotent: an unknown one is 0 and NULL. */
+int cri_find_pod_if_any(CriCall *c, const char *id, Pod **ret, Error *error);
+int cri_find_container_if_any(CriCall *c, const char *id, Container **ret, Error *error);
+void cri_note_pod(CriCall *c, const Pod *p);
+void cri_note_container(CriCall *c, const Container *k);
+
+/* runtime.c */
+int cri_version(CriCall *c, Error *error);
+int cri_status(CriCall *c, Error *error);
+int cri_runtime_config(CriCall *c, Error *error);
+int cri_update_runtime_config(CriCall *c, Error *error);
+/* sandbox.c */
+int cri_run_pod_sandbox(CriCall *c, Error *error);
+int cri_stop_pod_sandbox(CriCall *c, Error *error);
+int cri_remove_pod_sandbox(CriCall *c, Error *error);
+int cri_pod_sandbox_status(CriCall *c, Error *error);
+int cri_list_pod_sandbox(CriCall *c, Error *error);
+int cri_stream_pod_sandboxes(CriCall *c, Error *error);
+/* container.c */
+int cri_create_container(CriCall *c, Error *error);
+int cri_start_container(CriCall *c, Error *error);
+int cri_stop_container(CriCall *c, Error *error);
+int cri_remove_container(CriCall *c, Error *error);
+int cri_container_status(CriCall *c, Error *error);
+int cri_list_containers(CriCall *c, Error *error);
+int cri_stream_containers(CriCall *c, Error *error);
+int cri_reopen_container_log(CriCall *c, Error *error);
+/* exec.c */
+int cri_exec_sync(CriCall *c, Error *error);
+/* image.c */
+int cri_list_images(CriCall *c, Error *error);
+int cri_stream_images(CriCall *c, Error *error);
+int cri_image_status(CriCall *c, Error *error);
+int cri_pull_image(CriCall *c, Error *error);
+int cri_remove_image(CriCall *c, Error *error);
+int cri_image_fs_info(CriCall *c, Error *error);
+/* events.c */
+int cri_get_container_events(CriCall *c, Error *error);

@@ -1,0 +1,15 @@
+#pragma once
+/* Requests as JSON, for the verbose answers: field names as in the .proto, zero values left out. */
+
+#include <jansson.h>
+#include <pb.h>
+
+#include "basic/arena.h"
+#include "basic/error.h"
+#include "basic/macro.h"
+
+/* New reference, NULL when out of memory. Fields of messages this file doesn't know are left out. */
+json_t *message_to_json(const pb_msgdesc_t *fields, const void *message);
+
+/* The compact text; j may be NULL (out of memory). */
+int json_to_arena(json_t *j, Arena *arena, char **ret, Error *error);

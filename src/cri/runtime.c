@@ -1,0 +1,108 @@
+/* What the runtime says of itself: Version, Status, RuntimeConfig, UpdateRuntimeConfig. */
+
+#include "basic/json-util.h"
+#include "basic/log.h"
+#include "cri/internal.h"
+#include "cri/json.h"
+
+/* What the default handler can do. True only for what is built and tested. */
+#define HANDLER_RECURSIVE_READ_ONLY_MOUNTS false
+#define HANDLER_USER_NAMESPACES            false
+#define SUPPLEMENTAL_GROUPS_POLICY         false
+#define USER_NAMESPACES_HOST_NETWORK       false
+
+int cri_version(CriCall *c, Error *error) {
+        /* The kubelet's own API version, fixed since the CRI began; the client's is not looked at, as with the peers.
+         */
+        runtime_v1_VersionResponse response = {
+                .version = (char *) "0.1.0",
+                .runtime_name = (char *) "rktlet",
+                .runtime_version = (char *) PROJECT_VERSION,
+                .runtime_api_version = (char *) "v1",
+        };
+
+        return CRI_REPLY(c, VersionResponse, &response, error);
+}
+
+static void condition(runtime_v1_RuntimeCondition *ret, const char *type, int r, const char *reason,
+                      const Error *cause) {
+        *ret = (runtime_v1_RuntimeCondition) { .type = (char *) type, .status = r >= 0 };
+        if (r >= 0)
+                return;
+        ret->reason = (char *) reason;
+        ret->message = cause->message ? cause->message : strerror(-r);
+}
+
+static int status_info(CriCall *c, runtime_v1_StatusResponse_InfoEntry *ret, Error *error) {
+        const Manager *m = c->manager;
+        const char *systemd = systemd_version(m->systemd), *network = cni_network_name(m->cni);
+        _cleanup_json_ json_t *o = json_pack(
+                        "{s:s, s:s, s:s?, s:s?, s:s?, s:s?, s:s?, s:I, s:I}", "runtimeVersion", PROJECT_VERSION,
+                        "cgroupDriver", "systemd", "engine", m->engine ? m->engine->ops->name : NULL, "systemdVersion",
+                        systemd, "network", network, "stateDirectory", m->config.state_directory, "runDirectory",
+                        m->config.run_directory, "pods", (json_int_t) HASH_COUNT(m->pods), "containers",
+                        (json_int_t) HASH_CNT(hh, m->containers));
+
+        ret->key = (char *) "config";
+        return json_to_arena(o, &c->arena, &ret->value, error);
+}
+
+int cri_status(CriCall *c, Error *error) {
+        const runtime_v1_StatusRequest *request = c->request;
+        _cleanup_error_ Error systemd_error = ERROR_INIT, network_error = ERROR_INIT;
+        runtime_v1_RuntimeCondition conditions[2];
+        runtime_v1_StatusResponse_InfoEntry info = {};
+        runtime_v1_RuntimeHandler handler = {
+                .name = (char *) "",
+                .has_features = true,
+                .features.recursive_read_only_mounts = HANDLER_RECURSIVE_READ_ONLY_MOUNTS,
+                .features.user_namespaces = HANDLER_USER_NAMESPACES,
+        };
+        runtime_v1_StatusResponse response = {
+                .has_status = true,
+                .status.conditions = conditions,
+                .status.conditions_count = ELEMENTSOF(conditions),
+                .runtime_handlers = &handler,
+                .runtime_handlers_count = 1,
+                .has_features = true,
+                .features.supplemental_groups_policy = SUPPLEMENTAL_GROUPS_POLICY,
+                .features.user_namespaces_host_network = USER_NAMESPACES_HOST_NETWORK,
+        };
+        int r;
+
+        r = systemd_is_connected(c->manager->systemd) ? 0 : systemd_connect(c->manager->systemd, &systemd_error);
+        if (r == -ECANCELED || r == -ETIME)
+                return error_set(error, r, "gave up asking systemd");
+        condition(&conditions[0], "RuntimeReady", r, "SystemdNotReachable", &systemd_error);
+
+        r = manager_network_status(c->manager, &network_error);
+        condition(&conditions[1], "NetworkReady", r, "NetworkPluginNotReady", &network_error);
+
+        if (request->verbose) {
+                r = status_info(c, &info, error);
+                if (r < 0)
+                        return r;
+                response.info = &info;
+                response.info_count = 1;
+        }
+        return CRI_REPLY(c, StatusResponse, &response, error);
+}
+
+int cri_runtime_config(CriCall *c, Error *error) {
+        runtime_v1_RuntimeConfigResponse response = {
+                .has_linux = true,
+                .linux.cgroup_driver = runtime_v1_CgroupDriver_SYSTEMD,
+        };
+
+        return CRI_REPLY(c, RuntimeConfigResponse, &response, error);
+}
+
+/* The pod CIDR is the network plugin's business here: its configuration is the administrator's. */
+int cri_update_runtime_config(CriCall *c, Error *error) {
+        const runtime_v1_UpdateRuntimeConfigRequest *request = c->request;
+        runtime_v1_UpdateRuntimeConfigResponse response = {};
+
+        log_debug("The kubelet announces the pod CIDR \"%s\"",
+                  strempty(request->runtime_config.network_config.pod_cidr));
+        return CRI_REPLY(c, UpdateRuntimeConfigResponse, &response, error);
+}
