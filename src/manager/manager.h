@@ -43,12 +43,6 @@ typedef enum ContainerPhase {
 const char *container_phase_to_string(ContainerPhase p);
 ContainerPhase container_phase_from_string(const char *s);
 
-/* One fiber at a time, in the order they came. */
-typedef struct FiberLock {
-        Fiber *owner;
-        FiberQueue queue;
-} FiberLock;
-
 struct Pod {
         unsigned n_ref;
         Manager *manager;
