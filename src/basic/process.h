@@ -9,7 +9,8 @@ typedef struct ProcessOptions {
         const char *const *argv;       /* argv[0] is an absolute path */
         const char *const *env;        /* "K=v", NULL-terminated; NULL: only PATH */
         const char *working_directory; /* NULL: / */
-        const void *input;             /* written to its standard input, which is then closed; NULL: /dev/null */
+        /* Written to its standard input, which is then closed; NULL: /dev/null. SIGPIPE must be ignored in this process. */
+        const void *input;
         size_t input_size;
         size_t output_max;             /* bytes of standard output kept, 0: /dev/null. More is read and dropped. */
         size_t error_max;              /* the same for standard error */

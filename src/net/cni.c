@@ -1,0 +1,348 @@
+#include "net/cni.h"
+
+#include <fcntl.h>
+
+#include "basic/fiber.h"
+#include "basic/file-util.h"
+#include "basic/json-util.h"
+#include "basic/log.h"
+#include "basic/string-util.h"
+#include "net/cni-cache.h"
+#include "net/cni-config.h"
+#include "net/cni-plugin.h"
+
+#define TIMEOUT_USEC (60 * USEC_PER_SEC)
+
+struct Cni {
+        char **conf_directories, **bin_directories;
+        char *cache_directory;
+        uint64_t timeout_usec;
+
+        CniNetwork network; /* no name: none */
+        char *fingerprint;  /* of the folders when network was read */
+};
+
+int cni_new(sd_event *event, const CniConfig *config, Cni **ret) {
+        _cleanup_(cni_freep) Cni *c = calloc(1, sizeof(Cni));
+
+        if (!c)
+                return -ENOMEM;
+        c->conf_directories = strv_copy(config->conf_directories);
+        c->bin_directories = strv_copy(config->bin_directories);
+        c->cache_directory = strdup(config->cache_directory);
+        c->timeout_usec = config->timeout_usec > 0 ? config->timeout_usec : TIMEOUT_USEC;
+        if (!c->conf_directories || !c->bin_directories || !c->cache_directory)
+                return -ENOMEM;
+        *ret = TAKE_PTR(c);
+        return 0;
+}
+
+Cni *cni_free(Cni *c) {
+        if (!c)
+                return NULL;
+        strv_free(c->conf_directories);
+        strv_free(c->bin_directories);
+        free(c->cache_directory);
+        cni_network_done(&c->network);
+        free(c->fingerprint);
+        free(c);
+        return NULL;
+}
+
+/* A plugin that was taken away is noticed as a changed file is. */
+static bool network_plugins_are_there(Cni *c) {
+        json_t *p;
+        size_t i;
+
+        json_array_foreach(c->network.plugins, i, p) {
+                _cleanup_free_ char *path = NULL;
+
+                if (cni_plugin_find(c->bin_directories, json_get_string(p, "type"), &path, NULL) < 0)
+                        return false;
+        }
+        return true;
+}
+
+int cni_status(Cni *c, Error *error) {
+        _cleanup_free_ char *fingerprint = NULL;
+        int r;
+
+        r = cni_config_fingerprint(c->conf_directories, &fingerprint);
+        if (r < 0)
+                return error_set(error, r, "cannot look at the CNI configuration");
+        if (c->network.name && streq_ptr(fingerprint, c->fingerprint) && network_plugins_are_there(c))
+                return 0;
+
+        cni_network_done(&c->network);
+        free(c->fingerprint);
+        c->fingerprint = TAKE_PTR(fingerprint);
+        return cni_network_load(c->conf_directories, c->bin_directories, &c->network, error);
+}
+
+const char *cni_network_name(Cni *c) {
+        return cni_status(c, NULL) >= 0 ? c->network.name : NULL;
+}
+
+void cni_result_done(CniResult *r) {
+        strv_free(r->ips);
+        free(r->json);
+        *r = (CniResult) {};
+}
+
+/* An address of the result without its prefix length. */
+static int add_ip(char ***ips, const char *address) {
+        _cleanup_free_ char *ip = NULL;
+
+        if (isempty(address))
+                return 0;
+        ip = strndup(address, strcspn(address, "/"));
+        if (!ip)
+                return -ENOMEM;
+        return strv_contains(*ips, ip) ? 0 : strv_extend(ips, ip);
+}
+
+/* Of an interface outside of the pod's namespace, such as the bridge itself. */
+static bool ip_is_of_the_host(const json_t *result, const json_t *ip) {
+        json_t *interfaces = json_get_array(result, "interfaces"), *index = json_object_get(ip, "interface"), *interface;
+
+        if (!json_is_integer(index) || json_integer_value(index) < 0)
+                return false;
+        interface = json_array_get(interfaces, (size_t) json_integer_value(index));
+        return interface && isempty(json_get_string(interface, "sandbox"));
+}
+
+static int result_from_json(const json_t *j, CniResult *ret) {
+        _cleanup_(cni_result_done) CniResult result = {};
+        json_t *ip;
+        size_t i;
+
+        json_array_foreach(json_get_array(j, "ips"), i, ip)
+                if (!ip_is_of_the_host(j, ip) && add_ip(&result.ips, json_get_string(ip, "address")) < 0)
+                        return -ENOMEM;
+        /* Versions 0.1.0 and 0.2.0. */
+        if (add_ip(&result.ips, json_get_string(json_get_object(j, "ip4"), "ip")) < 0 ||
+            add_ip(&result.ips, json_get_string(json_get_object(j, "ip6"), "ip")) < 0)
+                return -ENOMEM;
+        result.json = json_dumps(j, JSON_COMPACT);
+        if (!result.json)
+                return -ENOMEM;
+        *ret = result;
+        result = (CniResult) {};
+        return 0;
+}
+
+static int set_string(json_t *o, const char *key, const char *value) {
+        return isempty(value) ? 0 : json_object_set_new(o, key, json_string(value));
+}
+
+/* Capability arguments by their well-known names (CNI conventions, "dynamic plugin specific fields"). */
+static json_t *capability_args(const CniPod *pod) {
+        _cleanup_json_ json_t *args = json_object(), *ports = json_array(), *dns = NULL;
+
+        if (!args || !ports)
+                return NULL;
+        for (size_t i = 0; i < pod->n_port_mappings; i++) {
+                const CniPortMapping *pm = &pod->port_mappings[i];
+                json_t *o = json_pack("{s:i, s:i, s:s}", "hostPort", pm->host_port, "containerPort", pm->container_port,
+                                      "protocol", pm->protocol);
+
+                if (json_array_append_new(ports, o) < 0 || set_string(o, "hostIP", pm->host_ip) < 0)
+                        return NULL;
+        }
+        if (pod->n_port_mappings > 0 && json_object_set(args, "portMappings", ports) < 0)
+                return NULL;
+        if (strv_length(pod->dns_servers) > 0 || strv_length(pod->dns_searches) > 0 || strv_length(pod->dns_options) > 0) {
+                dns = json_object();
+                if (!dns || json_object_set_new(dns, "servers", json_from_strv(pod->dns_servers)) < 0 ||
+                    json_object_set_new(dns, "searches", json_from_strv(pod->dns_searches)) < 0 ||
+                    json_object_set_new(dns, "options", json_from_strv(pod->dns_options)) < 0 ||
+                    json_object_set(args, "dns", dns) < 0)
+                        return NULL;
+        }
+        if (pod->ingress_rate > 0 || pod->egress_rate > 0) {
+                json_t *o = json_pack("{s:I, s:I, s:I, s:I}", "ingressRate", (json_int_t) pod->ingress_rate, "ingressBurst",
+                                      (json_int_t) pod->ingress_burst, "egressRate", (json_int_t) pod->egress_rate,
+                                      "egressBurst", (json_int_t) pod->egress_burst);
+
+                if (json_object_set_new(args, "bandwidth", o) < 0)
+                        return NULL;
+        }
+        if (set_string(args, "cgroupPath", pod->cgroup_parent) < 0)
+                return NULL;
+        return TAKE_PTR(args);
+}
+
+/* CNI_ARGS is a list of K=V separated by ";": a value with one of these would be another argument. */
+static bool arg_is_safe(const char *s) {
+        return !strpbrk(strempty(s), ";=\n");
+}
+
+static char *pod_args(const CniPod *pod) {
+        return strprintf("IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_INFRA_CONTAINER_ID=%s;K8S_POD_UID=%s",
+                         strempty(pod->namespace_), strempty(pod->name), pod->id, strempty(pod->uid));
+}
+
+static CniRuntime runtime_new(const Cni *c, const char *pod_id, const CniCache *cache, const char *netns) {
+        return (CniRuntime) {
+                .container_id = pod_id,
+                .netns = netns,
+                .args = cache->args,
+                .network_name = cache->network.name,
+                .version = cache->network.version,
+                .bin_directories = c->bin_directories,
+                .capability_args = cache->capability_args,
+                .timeout_usec = c->timeout_usec,
+        };
+}
+
+/* In reverse order, all of them even if one fails: what the others hold must be freed. The cache goes when all are done,
+ * and stays otherwise, for another try. */
+static int run_del(Cni *c, const char *pod_id, const char *netns, const CniCache *cache, Error *error) {
+        CniRuntime runtime = runtime_new(c, pod_id, cache, netns);
+        int r = 0;
+
+        for (size_t i = json_array_size(cache->network.plugins); i > 0; i--) {
+                int k = cni_plugin_run(&runtime, "DEL", json_array_get(cache->network.plugins, i - 1), cache->result, NULL, error);
+
+                if (k < 0 && r >= 0)
+                        r = k;
+        }
+        return r < 0 ? r : cni_cache_remove(c->cache_directory, pod_id, error);
+}
+
+static int run_add(Cni *c, const CniPod *pod, CniCache *cache, Error *error) {
+        CniRuntime runtime = runtime_new(c, pod->id, cache, pod->netns_path);
+        json_t *plugin;
+        size_t i;
+        int r;
+
+        json_array_foreach(cache->network.plugins, i, plugin) {
+                json_t *result = NULL;
+
+                r = cni_plugin_run(&runtime, "ADD", plugin, cache->result, &result, error);
+                if (r < 0)
+                        return r;
+                if (result) {
+                        json_decref(cache->result);
+                        cache->result = result;
+                }
+        }
+        if (!cache->result)
+                return error_setf(error, GRPC_INTERNAL, "the plugins of CNI network \"%s\" printed no result", cache->network.name);
+        return cni_cache_write(c->cache_directory, pod->id, cache, error);
+}
+
+static int network_copy(const CniNetwork *from, CniNetwork *ret) {
+        *ret = (CniNetwork) {
+                .name = strdup(from->name),
+                .version = strdup(from->version),
+                .file = strdup(from->file),
+                .plugins = json_incref(from->plugins),
+        };
+        return ret->name && ret->version && ret->file ? 0 : -ENOMEM;
+}
+
+int cni_add(Cni *c, const CniPod *pod, CniResult *ret, Error *error) {
+        _cleanup_(cni_cache_done) CniCache cache = {};
+        int r;
+
+        r = cni_status(c, error);
+        if (r < 0)
+                return r;
+        if (!arg_is_safe(pod->namespace_) || !arg_is_safe(pod->name) || !arg_is_safe(pod->uid))
+                return error_setf(error, GRPC_INVALID_ARGUMENT,
+                                  "the pod's name, namespace or uid has a \";\", \"=\" or newline, which CNI cannot carry");
+        cache.capability_args = capability_args(pod);
+        cache.args = pod_args(pod);
+        cache.netns = strdup(strempty(pod->netns_path));
+        if (!cache.capability_args || !cache.args || !cache.netns || network_copy(&c->network, &cache.network) < 0)
+                return error_oom(error);
+
+        r = cni_cache_write(c->cache_directory, pod->id, &cache, error);
+        if (r < 0)
+                return r;
+        r = run_add(c, pod, &cache, error);
+        if (r >= 0)
+                r = result_from_json(cache.result, ret);
+        if (r < 0) {
+                FIBER_SHIELDED_SCOPE;
+                _cleanup_error_ Error undo_error = ERROR_INIT;
+
+                (void) error_set(error, r, "cannot add pod %s to CNI network \"%s\"", pod->id, cache.network.name);
+                if (run_del(c, pod->id, pod->netns_path, &cache, &undo_error) < 0)
+                        log_debug("Cannot undo the network of pod %s: %s", pod->id, strempty(undo_error.message));
+                /* A DEL that fails too must not be owed for ever: the namespace goes with the pod. */
+                (void) cni_cache_remove(c->cache_directory, pod->id, NULL);
+        }
+        return r;
+}
+
+int cni_del(Cni *c, const CniPod *pod, Error *error) {
+        _cleanup_(cni_cache_done) CniCache cache = {};
+        int r;
+
+        r = cni_cache_read(c->cache_directory, pod->id, &cache, error);
+        if (r == -ENOENT)
+                return 0;
+        if (r < 0)
+                return r;
+        return run_del(c, pod->id, pod->netns_path, &cache, error);
+}
+
+int cni_cached_result(Cni *c, const char *pod_id, CniResult *ret) {
+        _cleanup_(cni_cache_done) CniCache cache = {};
+        int r;
+
+        r = cni_cache_read(c->cache_directory, pod_id, &cache, NULL);
+        if (r < 0)
+                return r;
+        if (!cache.result) {
+                /* ADD was cut off. */
+                *ret = (CniResult) {};
+                return 0;
+        }
+        return result_from_json(cache.result, ret);
+}
+
+typedef struct Collect {
+        Cni *cni;
+        bool (*keep)(const char *pod_id, void *userdata);
+        void *userdata;
+        char **ids;
+} Collect;
+
+static int collect_entry(int dir_fd, const char *name, void *userdata) {
+        const char *suffix = name[0] == '.' ? NULL : endswith(name, ".json");
+        _cleanup_free_ char *id = NULL;
+        Collect *l = userdata;
+
+        if (!suffix)
+                return 0;
+        id = strndup(name, (size_t) (suffix - name));
+        if (!id)
+                return -ENOMEM;
+        return l->keep(id, l->userdata) ? 0 : strv_extend(&l->ids, id);
+}
+
+int cni_collect(Cni *c, bool (*keep)(const char *pod_id, void *userdata), void *userdata, Error *error) {
+        Collect l = { .cni = c, .keep = keep, .userdata = userdata };
+        _cleanup_strv_free_ char **ids = NULL;
+        int r;
+
+        r = directory_foreach(AT_FDCWD, c->cache_directory, collect_entry, &l);
+        ids = l.ids;
+        if (r == -ENOENT)
+                return 0;
+        if (r < 0)
+                return error_set(error, r, "cannot read %s", c->cache_directory);
+        STRV_FOREACH(id, ids) {
+                CniPod pod = { .id = *id };
+                int k = cni_del(c, &pod, error);
+
+                if (k == -EBADMSG)
+                        k = cni_cache_remove(c->cache_directory, *id, error);
+                if (k < 0)
+                        r = k;
+        }
+        return r;
+}
