@@ -62,6 +62,9 @@ struct Pod {
         char *network_json;    /* the CNI result, or NULL */
         bool network_added;    /* DEL is owed */
         bool removed;          /* no longer in the tables; references may live on */
+        bool undoing, stopping;
+        Fiber *starter;        /* runs pod_run(), borrowed; NULL once that is done */
+        FiberQueue gone;       /* woken when it leaves the tables */
 
         FiberLock lock;
         Container *containers; /* linked by Container.pod_next */
@@ -85,6 +88,7 @@ struct Container {
         Image *image;    /* a reference; NULL when the image was removed and the daemon restarted since */
         char *image_id;  /* "sha256:…", what image_id and image_ref answer */
         char **layers;
+        bool holds_layers;
         EngineContainerInfo info;
 
         ContainerPhase phase;
@@ -92,7 +96,9 @@ struct Container {
         int exit_code;
         pid_t pid;
         char *reason, *message; /* "Completed", "Error", "OOMKilled", "StartError", …; NULL while none */
-        bool oom_killed, removed;
+        bool oom_killed, removed, undoing, starting;
+        Fiber *creator;        /* runs container_create(), borrowed; NULL once that is done */
+        FiberQueue gone;       /* woken when it leaves the tables */
 
         FiberLock lock;
         Container *pod_next;
@@ -124,7 +130,8 @@ typedef struct ManagerConfig {
         const char *run_directory;   /* /run/rktlet */
         const char *default_slice;   /* parent of the slices we make for pods without a cgroup_parent:
                                       * "rktlet.slice" gives rktlet-ID.slice */
-        uint64_t stop_timeout_usec;  /* of the containers when a pod is stopped; 0: 10 s */
+        uint64_t stop_timeout_usec;  /* grace of containers that still run when their pod is stopped; 0: SIGKILL at
+                                      * once, as StopPodSandbox's "forcibly terminated" has it */
 } ManagerConfig;
 
 struct Manager {

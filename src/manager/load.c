@@ -1,0 +1,346 @@
+/* What a new daemon finds: pods and containers on disk, their units in systemd, and what a crash left half done. Units
+ * are asked side by side. Nothing that runs is touched; nothing needs to be written. */
+
+#include <fcntl.h>
+#include <signal.h>
+
+#include "basic/file-util.h"
+#include "basic/log.h"
+#include "manager/internal.h"
+#include "manager/state.h"
+
+#define STRAY_STOP_TIMEOUT_USEC (15 * USEC_PER_SEC)
+
+/* One object being looked at in a fiber of its own. */
+typedef struct Load {
+        Pod *pod;
+        Container *container;
+        Fiber *fiber;
+} Load;
+
+typedef struct LoadList {
+        Load *loads;
+        size_t n, allocated;
+} LoadList;
+
+static void load_list_done(LoadList *l) {
+        for (size_t i = 0; i < l->n; i++) {
+                fiber_unref(l->loads[i].fiber);
+                pod_unref(l->loads[i].pod);
+                container_unref(l->loads[i].container);
+        }
+        free(l->loads);
+}
+
+static int load_list_add(LoadList *l, Pod *pod, Container *container) {
+        if (l->n == l->allocated) {
+                size_t n = MAX(l->allocated * 2, (size_t) 64);
+                Load *loads = reallocarray(l->loads, n, sizeof(Load));
+
+                if (!loads)
+                        return -ENOMEM;
+                l->loads = loads;
+                l->allocated = n;
+        }
+        l->loads[l->n++] = (Load) { .pod = pod_ref(pod), .container = container_ref(container) };
+        return 0;
+}
+
+static int load_list_run(Manager *m, LoadList *l, FiberFunc func) {
+        int r;
+
+        for (size_t i = 0; i < l->n; i++) {
+                r = fiber_spawn(m->event, "load", func, &l->loads[i], /* destroy= */ NULL, &l->loads[i].fiber);
+                if (r < 0)
+                        return r;
+        }
+        for (size_t i = 0; i < l->n; i++) {
+                r = fiber_join(l->loads[i].fiber, NULL);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+static void remove_damaged(const char *what, const char *directory, const Error *why) {
+        log_warning("Removing %s in %s, which cannot be read: %s", what, directory, strempty(why->message));
+        (void) remove_tree(AT_FDCWD, directory);
+}
+
+static int load_pod_directory(int dir_fd, const char *name, void *userdata) {
+        Manager *m = userdata;
+        _cleanup_(pod_unrefp) Pod *p = NULL;
+        _cleanup_error_ Error error = ERROR_INIT;
+        _cleanup_free_ void *request = NULL;
+        size_t size;
+        int r;
+
+        if (strlen(name) != ID_LENGTH || !is_hex(name))
+                return 0;
+        r = pod_new(m, name, &p);
+        if (r < 0)
+                return r;
+        r = request_load(p->directory, &request, &size, &error);
+        if (r >= 0)
+                r = pod_decode(p, request, size, &error);
+        if (r >= 0)
+                r = pod_state_load(p, &error);
+        if (r >= 0)
+                r = pod_link(p, &error);
+        if (r == -ENOMEM)
+                return r;
+        if (r < 0)
+                remove_damaged("pod", p->directory, &error);
+        return 0;
+}
+
+static int load_container_directory(int dir_fd, const char *name, void *userdata) {
+        Manager *m = userdata;
+        _cleanup_(container_unrefp) Container *c = NULL;
+        _cleanup_error_ Error error = ERROR_INIT;
+        _cleanup_free_ void *request = NULL;
+        _cleanup_free_ char *pod_id = NULL;
+        Pod *pod = NULL;
+        Image *image;
+        size_t size;
+        int r;
+
+        if (strlen(name) != ID_LENGTH || !is_hex(name))
+                return 0;
+        r = container_new(m, /* pod= */ NULL, name, &c);
+        if (r < 0)
+                return r;
+        r = container_state_load(c, &pod_id, &error);
+        if (r >= 0) {
+                HASH_FIND(hh, m->pods, pod_id, strlen(pod_id), pod);
+                if (!pod)
+                        r = error_setf(&error, GRPC_NOT_FOUND, "its pod %s is gone", pod_id);
+                c->pod = pod_ref(pod);
+        }
+        if (r >= 0)
+                r = request_load(c->directory, &request, &size, &error);
+        if (r >= 0) {
+                /* The state has the log path already. */
+                c->log_path = mfree(c->log_path);
+                r = container_decode(c, request, size, &error);
+        }
+        if (r >= 0)
+                r = container_link(c, &error);
+        if (r == -ENOMEM)
+                return r;
+        if (r < 0) {
+                remove_damaged("container", c->directory, &error);
+                return 0;
+        }
+
+        r = image_store_hold(m->images, c->id, c->layers);
+        if (r < 0)
+                log_warning_errno(r, "Cannot hold the image layers of container %s, ignoring", c->id);
+        c->holds_layers = r >= 0;
+        image = c->image_id ? image_store_find(m->images, c->image_id) : NULL;
+        c->image = image_ref(image);
+        return 0;
+}
+
+static int load_pod(void *userdata) {
+        Load *l = userdata;
+        Pod *p = l->pod;
+        EnginePod view = pod_engine_view(p);
+        EnginePodState state = {};
+        _cleanup_error_ Error error = ERROR_INIT;
+        _cleanup_(cni_result_done) CniResult result = {};
+        int r;
+
+        r = p->manager->engine->ops->pod_load(p->manager->engine, &view, &state, &error);
+        if (r < 0) {
+                log_warning("Cannot look at pod %s: %s, ignoring", p->id, strempty(error.message));
+                state.running = false;
+        }
+        p->engine_state = state;
+        /* The cache of CNI is written before an ADD begins: what is there is owed a DEL, whatever our own file says. */
+        if (!pod_uses_host_network(p) && cni_cached_result(p->manager->cni, p->id, &result) >= 0) {
+                p->network_added = true;
+                if (!p->ips)
+                        p->ips = TAKE_PTR(result.ips);
+                p->network_json = TAKE_PTR(result.json);
+        }
+        if (p->phase == POD_READY && !state.running)
+                p->phase = POD_NOT_READY;
+        return 0;
+}
+
+static int load_container(void *userdata) {
+        Load *l = userdata;
+        Container *c = l->container;
+        EnginePod pod;
+        EngineContainer view = container_engine_view(c, &pod);
+        EngineContainerState state = {};
+        _cleanup_error_ Error error = ERROR_INIT;
+        int r;
+
+        if (c->phase == CONTAINER_EXITED || c->phase == CONTAINER_CREATING)
+                return 0;
+        r = c->manager->engine->ops->container_load(c->manager->engine, &view, &state, &error);
+        if (r < 0) {
+                log_warning("Cannot look at container %s: %s, ignoring", c->id, strempty(error.message));
+                return 0;
+        }
+        container_apply_state(c, &state);
+        return 0;
+}
+
+static int undo(void *userdata) {
+        Load *l = userdata;
+
+        if (l->container)
+                container_undo(l->container);
+        else
+                pod_undo(l->pod);
+        return 0;
+}
+
+/* "rktlet-pod-ID.service" with an ID we don't have. */
+static bool unit_is_stray(Manager *m, const char *unit) {
+        const char *id;
+        Container *c;
+        Pod *p;
+
+        id = startswith(unit, "rktlet-pod-");
+        if (id && strlen(id) == ID_LENGTH + STRLEN(".service") && endswith(id, ".service")) {
+                HASH_FIND(hh, m->pods, id, ID_LENGTH, p);
+                return !p;
+        }
+        id = startswith(unit, "rktlet-ctr-");
+        if (id && strlen(id) == ID_LENGTH + STRLEN(".service") && endswith(id, ".service")) {
+                HASH_FIND(hh, m->containers, id, ID_LENGTH, c);
+                return !c;
+        }
+        return false;
+}
+
+static void remove_stray_units(Manager *m) {
+        static const char *const patterns[] = { "rktlet-pod-*.service", "rktlet-ctr-*.service" };
+
+        for (size_t i = 0; i < ELEMENTSOF(patterns); i++) {
+                _cleanup_error_ Error error = ERROR_INIT;
+                UnitInfo *units = NULL;
+                size_t n = 0;
+
+                if (systemd_list_units(m->systemd, patterns[i], &units, &n, &error) < 0) {
+                        log_warning("Cannot list units: %s, ignoring", strempty(error.message));
+                        return;
+                }
+                for (size_t j = 0; j < n; j++) {
+                        _cleanup_error_ Error stop_error = ERROR_INIT;
+
+                        if (!unit_is_stray(m, units[j].name))
+                                continue;
+                        log_notice("Stopping %s, which belongs to no pod or container", units[j].name);
+                        (void) unit_kill(m->systemd, units[j].name, "all", SIGKILL, NULL);
+                        if (unit_release_wait(m->systemd, units[j].name, STRAY_STOP_TIMEOUT_USEC, &stop_error) < 0)
+                                log_warning("Cannot stop %s: %s, ignoring", units[j].name, strempty(stop_error.message));
+                }
+                unit_info_free_array(units, n);
+        }
+}
+
+static int remove_stray_pod_directory(int dir_fd, const char *name, void *userdata) {
+        Manager *m = userdata;
+        Pod *p;
+
+        HASH_FIND(hh, m->pods, name, strlen(name), p);
+        if (!p)
+                (void) remove_tree(dir_fd, name);
+        return 0;
+}
+
+static int remove_stray_container_directory(int dir_fd, const char *name, void *userdata) {
+        Manager *m = userdata;
+        Container *c;
+
+        HASH_FIND(hh, m->containers, name, strlen(name), c);
+        if (!c)
+                (void) remove_tree(dir_fd, name);
+        return 0;
+}
+
+static bool pod_is_known(const char *id, void *userdata) {
+        Manager *m = userdata;
+        Pod *p;
+
+        HASH_FIND(hh, m->pods, id, strlen(id), p);
+        return p;
+}
+
+static int foreach_in(const char *base, const char *name, int (*func)(int, const char *, void *), Manager *m, Error *error) {
+        _cleanup_free_ char *path = strprintf("%s/%s", base, name);
+        int r;
+
+        if (!path)
+                return error_oom(error);
+        r = directory_foreach(AT_FDCWD, path, func, m);
+        if (r < 0 && r != -ENOENT)
+                return error_set(error, r, "cannot read %s", path);
+        return 0;
+}
+
+/* What a crash left over; the pods are served meanwhile. */
+static void load_clean_up(Manager *m) {
+        _cleanup_error_ Error error = ERROR_INIT, image_error = ERROR_INIT;
+
+        remove_stray_units(m);
+        if (cni_collect(m->cni, pod_is_known, m, &error) < 0)
+                log_warning("Cannot clean up networks: %s, ignoring", strempty(error.message));
+        (void) foreach_in(m->config.run_directory, "pods", remove_stray_pod_directory, m, NULL);
+        (void) foreach_in(m->config.run_directory, "containers", remove_stray_container_directory, m, NULL);
+        if (image_store_collect(m->images, &image_error) < 0)
+                log_warning("Cannot clean up images: %s, ignoring", strempty(image_error.message));
+}
+
+int manager_load(Manager *m, Error *error) {
+        _cleanup_(load_list_done) LoadList pods = {}, containers = {}, half_done = {}, half_done_pods = {};
+        Container *c, *next_container;
+        Pod *p, *next_pod;
+        int r;
+
+        r = foreach_in(m->config.state_directory, "pods", load_pod_directory, m, error);
+        if (r < 0)
+                return r;
+        r = foreach_in(m->config.state_directory, "containers", load_container_directory, m, error);
+        if (r < 0)
+                return r;
+
+        HASH_ITER(hh, m->pods, p, next_pod) {
+                r = load_list_add(&pods, p, NULL);
+                /* Told before anybody can ask for the name again: who does waits until it is free. */
+                p->undoing = p->phase == POD_STARTING;
+                if (r >= 0 && p->undoing)
+                        r = load_list_add(&half_done_pods, p, NULL);
+                if (r < 0)
+                        return error_oom(error);
+        }
+        HASH_ITER(hh, m->containers, c, next_container) {
+                r = load_list_add(&containers, NULL, c);
+                c->undoing = c->phase == CONTAINER_CREATING;
+                if (r >= 0 && c->undoing)
+                        r = load_list_add(&half_done, NULL, c);
+                if (r < 0)
+                        return error_oom(error);
+        }
+        r = load_list_run(m, &pods, load_pod);
+        if (r >= 0)
+                r = load_list_run(m, &containers, load_container);
+        if (r < 0)
+                return error_set(error, r, "cannot look at pods and containers");
+
+        m->loaded = true;
+        fiber_queue_wake(&m->load_queue, 0);
+
+        r = load_list_run(m, &half_done, undo);
+        if (r >= 0)
+                r = load_list_run(m, &half_done_pods, undo);
+        if (r < 0)
+                return error_set(error, r, "cannot undo what was half done");
+        load_clean_up(m);
+        return 0;
+}

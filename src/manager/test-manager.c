@@ -1,0 +1,512 @@
+/* The manager alone: an engine, images, networks and a systemd that live in memory and can be told to fail or hang. */
+
+#include <fcntl.h>
+
+#include "basic/fiber.h"
+#include "basic/file-util.h"
+#include "basic/message.h"
+#include "basic/test.h"
+#include "manager/manager.h"
+
+static char directory[] = "/tmp/test-manager-XXXXXX";
+static sd_event *event;
+static Manager *manager;
+static Engine engine;
+
+/* What the parts below were asked, a letter each, and where to fail or hang. */
+static char calls[256];
+static char fail_at, hang_at;
+static unsigned pods_up, containers_up, networks_up;
+static EngineContainerState container_state;
+static EnginePodState pod_state;
+
+static int call(char c, Error *error) {
+        size_t n = strlen(calls);
+
+        if (n + 1 < sizeof calls)
+                calls[n] = c;
+        if (c == fail_at)
+                return error_setf(error, GRPC_INTERNAL, "told to fail at %c", c);
+        return c == hang_at ? fiber_sleep(1000 * USEC_PER_SEC) : fiber_yield();
+}
+
+/* --- stand-ins --- */
+static int e_pod_start(Engine *e, const EnginePod *p, EnginePodState *ret, Error *error) {
+        int r = call('P', error);
+
+        if (r >= 0)
+                pods_up++;
+        *ret = (EnginePodState) { .running = true, .pid = 1, .started_usec = 1 };
+        return r;
+}
+static int e_pod_netns(Engine *e, const EnginePod *p, char **ret, Error *error) {
+        *ret = strdup("/proc/1/ns/net");
+        return 0;
+}
+static int e_pod_stop(Engine *e, const EnginePod *p, Error *error) {
+        if (pods_up > 0)
+                pods_up--;
+        return call('s', error);
+}
+static int e_pod_remove(Engine *e, const EnginePod *p, Error *error) {
+        return call('r', error);
+}
+static int e_pod_load(Engine *e, const EnginePod *p, EnginePodState *ret, Error *error) {
+        *ret = pod_state;
+        return 0;
+}
+static int e_create(Engine *e, const EngineContainer *c, EngineContainerInfo *ret, Error *error) {
+        int r = call('C', error);
+
+        if (r >= 0)
+                containers_up++;
+        *ret = (EngineContainerInfo) { .uid = 5, .gid = 6, .stop_signal = 15 };
+        return r;
+}
+static int e_start(Engine *e, const EngineContainer *c, EngineContainerState *ret, Error *error) {
+        int r = call('S', error);
+
+        *ret = (EngineContainerState) { .phase = ENGINE_CONTAINER_RUNNING, .pid = 7, .started_usec = 100 };
+        return r;
+}
+static int e_stop(Engine *e, const EngineContainer *c, int signo, uint64_t timeout, Error *error) {
+        int r = call('K', error);
+        EngineContainerState s = { .phase = ENGINE_CONTAINER_EXITED, .exit_code = 143, .started_usec = 100, .finished_usec = 200 };
+
+        if (r >= 0)
+                e->events.container_changed(c->id, &s, e->events.userdata);
+        return r;
+}
+static int e_remove(Engine *e, const EngineContainer *c, Error *error) {
+        if (containers_up > 0)
+                containers_up--;
+        return call('R', error);
+}
+static int e_load(Engine *e, const EngineContainer *c, EngineContainerState *ret, Error *error) {
+        *ret = container_state;
+        return 0;
+}
+static int e_exec(Engine *e, const EngineContainer *c, const char *const *argv, uint64_t t, EngineExecResult *ret, Error *error) {
+        return call('X', error);
+}
+static int e_reopen(Engine *e, const EngineContainer *c, Error *error) {
+        return call('O', error);
+}
+static const EngineOps ops = {
+        .name = "stand-in",
+        .pod_start = e_pod_start,
+        .pod_netns = e_pod_netns,
+        .pod_stop = e_pod_stop,
+        .pod_remove = e_pod_remove,
+        .pod_load = e_pod_load,
+        .container_create = e_create,
+        .container_start = e_start,
+        .container_stop = e_stop,
+        .container_remove = e_remove,
+        .container_load = e_load,
+        .container_exec_sync = e_exec,
+        .container_reopen_log = e_reopen,
+};
+void engine_container_info_done(EngineContainerInfo *i) {
+        free(i->supplementary_groups);
+}
+
+static Image image = { .n_ref = 1, .id = (char *) "sha256:feed" };
+Image *image_store_find(ImageStore *s, const char *reference) {
+        return streq(reference, "busybox") || streq(reference, image.id) ? &image : NULL;
+}
+Image *image_ref(Image *i) {
+        return i;
+}
+Image *image_unref(Image *i) {
+        return NULL;
+}
+const char *image_store_layers_path(const ImageStore *s) {
+        return "/nonexistent";
+}
+static int holds;
+int image_store_hold(ImageStore *s, const char *holder, char *const *layers) {
+        holds++;
+        return 0;
+}
+void image_store_release(ImageStore *s, const char *holder) {
+        holds--;
+}
+int image_store_collect(ImageStore *s, Error *error) {
+        return 0;
+}
+
+int cni_status(Cni *c, Error *error) {
+        return 0;
+}
+int cni_add(Cni *c, const CniPod *pod, CniResult *ret, Error *error) {
+        int r = call('N', error);
+
+        if (r < 0)
+                return r;
+        networks_up++;
+        *ret = (CniResult) { .ips = strv_copy((char *[]) { (char *) "10.0.0.2", NULL }), .json = strdup("{}") };
+        return 0;
+}
+int cni_del(Cni *c, const CniPod *pod, Error *error) {
+        int r = call('D', error);
+
+        if (r >= 0)
+                networks_up--;
+        return r;
+}
+int cni_cached_result(Cni *c, const char *pod_id, CniResult *ret) {
+        return -ENOENT;
+}
+int cni_collect(Cni *c, bool (*keep)(const char *pod_id, void *userdata), void *userdata, Error *error) {
+        return 0;
+}
+void cni_result_done(CniResult *r) {
+        strv_free(r->ips);
+        free(r->json);
+}
+int systemd_list_units(Systemd *s, const char *pattern, UnitInfo **ret, size_t *ret_n, Error *error) {
+        return 0;
+}
+void unit_info_free_array(UnitInfo *infos, size_t n) {
+}
+int unit_kill(Systemd *s, const char *unit, const char *whom, int signo, Error *error) {
+        return 0;
+}
+int unit_release_wait(Systemd *s, const char *unit, uint64_t timeout_usec, Error *error) {
+        return 0;
+}
+int unit_stop_wait(Systemd *s, const char *unit, uint64_t timeout_usec, Error *error) {
+        return 0;
+}
+
+/* --- the frame --- */
+static void open_manager(void) {
+        ManagerConfig config = { .default_slice = "rktlet.slice" };
+        _cleanup_free_ char *state = strprintf("%s/lib", directory), *run = strprintf("%s/run", directory);
+        static char kept[2][256];
+
+        (void) snprintf(kept[0], sizeof kept[0], "%s", state);
+        (void) snprintf(kept[1], sizeof kept[1], "%s", run);
+        config.state_directory = kept[0];
+        config.run_directory = kept[1];
+        CHECK_EQ(manager_new(event, &config, NULL, NULL, NULL, &manager, NULL), 0);
+        engine = (Engine) { .ops = &ops, .events = manager_engine_events(manager) };
+        manager_set_engine(manager, &engine);
+}
+
+static int load(void *userdata) {
+        return manager_load(manager, NULL);
+}
+
+static int entries_of(const char *name);
+
+static void begin(void) {
+        strcpy(directory, "/tmp/test-manager-XXXXXX");
+        CHECK(mkdtemp(directory));
+        memset(calls, 0, sizeof calls);
+        fail_at = hang_at = 0;
+        pods_up = containers_up = networks_up = 0;
+        holds = 0;
+        container_state = (EngineContainerState) {};
+        pod_state = (EnginePodState) { .running = true, .pid = 1 };
+        CHECK_EQ(sd_event_new(&event), 0);
+        open_manager();
+        CHECK_EQ(fiber_run(event, load, NULL), 0);
+}
+
+static void restart(void) {
+        manager = manager_free(manager);
+        open_manager();
+        CHECK_EQ(fiber_run(event, load, NULL), 0);
+}
+
+static void end(void) {
+        manager = manager_free(manager);
+        event = sd_event_unref(event);
+        CHECK_EQ(remove_tree(AT_FDCWD, directory), 0);
+        CHECK_EQ(fiber_count(), 0);
+}
+
+static int count_entry(int dir_fd, const char *name, void *userdata) {
+        (*(int *) userdata)++;
+        return 0;
+}
+
+static int entries_of(const char *name) {
+        _cleanup_free_ char *p = strprintf("%s/%s", directory, name);
+        int n = 0;
+
+        CHECK_EQ(directory_foreach(AT_FDCWD, p, count_entry, &n), 0);
+        return n;
+}
+
+static void nothing_is_left(void) {
+        CHECK_EQ(HASH_COUNT(manager->pods), 0);
+        CHECK_EQ(HASH_COUNT(manager->containers), 0);
+        CHECK_EQ(entries_of("lib/pods") + entries_of("lib/containers") + entries_of("run/pods") + entries_of("run/containers"), 0);
+        CHECK_EQ(pods_up + containers_up + networks_up, 0);
+        CHECK_EQ(holds, 0);
+}
+
+static int run_pod(const char *name, char **ret_id, Error *error) {
+        runtime_v1_RunPodSandboxRequest q = {
+                .has_config = true,
+                .config = {
+                        .has_metadata = true,
+                        .metadata = { .name = (char *) name, .namespace = (char *) "default", .uid = (char *) "u" },
+                        .log_directory = (char *) "/tmp",
+                },
+        };
+        void *data;
+        size_t size;
+        Pod *p;
+        int r;
+
+        CHECK_EQ(message_encode(runtime_v1_RunPodSandboxRequest_fields, &q, 0, 1 << 20, &data, &size, NULL), 0);
+        r = pod_run(manager, data, size, &p, error);
+        free(data);
+        if (r >= 0 && ret_id)
+                *ret_id = strdup(p->id);
+        return r;
+}
+
+static int create(const char *pod_id, const char *name, const char *image_name, char **ret_id, Error *error) {
+        runtime_v1_CreateContainerRequest q = {
+                .pod_sandbox_id = (char *) pod_id,
+                .has_config = true,
+                .config = {
+                        .has_metadata = true,
+                        .metadata = { .name = (char *) name },
+                        .has_image = true,
+                        .image = { .image = (char *) image_name },
+                },
+        };
+        Container *c;
+        void *data;
+        size_t size;
+        int r;
+
+        CHECK_EQ(message_encode(runtime_v1_CreateContainerRequest_fields, &q, 0, 1 << 20, &data, &size, NULL), 0);
+        r = container_create(manager, data, size, &c, error);
+        free(data);
+        if (r >= 0 && ret_id)
+                *ret_id = strdup(c->id);
+        return r;
+}
+
+static Container *container_of(const char *id) {
+        Container *c;
+
+        CHECK_EQ(manager_find_container(manager, id, &c, NULL), 0);
+        return c;
+}
+
+static Pod *pod_of(const char *id) {
+        Pod *p;
+
+        CHECK_EQ(manager_find_pod(manager, id, &p, NULL), 0);
+        return p;
+}
+
+/* --- tests --- */
+static int life(void *userdata) {
+        _cleanup_free_ char *pod = NULL, *ctr = NULL, *prefix = NULL;
+        _cleanup_error_ Error e = ERROR_INIT;
+
+        CHECK_EQ(run_pod("a", &pod, NULL), 0);
+        CHECK_STREQ(pod_of(pod)->ips[0], "10.0.0.2");
+        prefix = strndup(pod, 10);
+        CHECK(pod_of(prefix) == pod_of(pod));
+        CHECK_EQ(run_pod("a", NULL, &e), -EEXIST);
+        CHECK(strstr(e.message, pod));
+        CHECK_EQ(create(pod, "c", "busybox", &ctr, NULL), 0);
+        CHECK_EQ(create(pod, "c", "busybox", NULL, NULL), -EEXIST);
+        CHECK_EQ(create(pod, "d", "unknown", NULL, NULL), -ENOENT);
+        CHECK_EQ(container_of(ctr)->phase, CONTAINER_CREATED);
+        CHECK_EQ(container_exec_sync(container_of(ctr), NULL, 0, NULL, NULL), grpc_code_to_errno(GRPC_FAILED_PRECONDITION));
+        CHECK_EQ(container_start(container_of(ctr), NULL), 0);
+        CHECK_EQ(container_of(ctr)->phase, CONTAINER_RUNNING);
+        CHECK_EQ(container_start(container_of(ctr), NULL), grpc_code_to_errno(GRPC_FAILED_PRECONDITION));
+        CHECK_EQ(container_stop(container_of(ctr), 0, NULL), 0);
+        CHECK_EQ(container_of(ctr)->exit_code, 143);
+        CHECK_STREQ(container_of(ctr)->reason, "Error");
+        CHECK_EQ(container_stop(container_of(ctr), 0, NULL), 0);
+        CHECK_EQ(pod_stop(pod_of(pod), NULL), 0);
+        CHECK_EQ(pod_stop(pod_of(pod), NULL), 0);
+        CHECK_EQ(pod_of(pod)->phase, POD_NOT_READY);
+        CHECK_EQ(create(pod, "late", "busybox", NULL, NULL), grpc_code_to_errno(GRPC_FAILED_PRECONDITION));
+        CHECK_EQ(pod_remove(pod_of(pod), NULL), 0);
+        nothing_is_left();
+        return 0;
+}
+
+static void test_a_pod_and_a_container_live_and_go(void) {
+        begin();
+        CHECK_EQ(fiber_run(event, life, NULL), 0);
+        end();
+}
+
+static int fail_everywhere(void *userdata) {
+        for (const char *p = "PNC"; *p; p++) {
+                _cleanup_free_ char *pod = NULL;
+                _cleanup_error_ Error e = ERROR_INIT;
+
+                fail_at = *p;
+                if (*p == 'C') {
+                        CHECK_EQ(run_pod("a", &pod, NULL), 0);
+                        CHECK_EQ(create(pod, "c", "busybox", NULL, &e), -EIO);
+                        CHECK_EQ(containers_up, 0);
+                        CHECK_EQ(pod_remove(pod_of(pod), NULL), 0);
+                } else
+                        CHECK_EQ(run_pod("a", NULL, &e), -EIO);
+                CHECK(strstr(e.message, "told to fail"));
+                fail_at = 0;
+                nothing_is_left();
+        }
+        return 0;
+}
+
+static void test_a_failure_at_any_step_leaves_nothing(void) {
+        begin();
+        CHECK_EQ(fiber_run(event, fail_everywhere, NULL), 0);
+        end();
+}
+
+static int run_a(void *userdata) {
+        return run_pod("a", NULL, NULL);
+}
+
+static int cancel_and_retry(void *userdata) {
+        for (const char *p = "PN"; *p; p++) {
+                _cleanup_free_ char *id = NULL;
+                int result;
+                Fiber *f;
+
+                hang_at = *p;
+                CHECK_EQ(fiber_spawn(event, "run", run_a, NULL, NULL, &f), 0);
+                CHECK_EQ(fiber_sleep(1000), 0);
+                CHECK(!fiber_is_done(f));
+                CHECK_EQ(run_pod("a", NULL, NULL), -EEXIST);
+                fiber_cancel(f);
+                hang_at = 0;
+                /* At once, while the first is still being undone. */
+                CHECK_EQ(run_pod("a", &id, NULL), 0);
+                CHECK_EQ(fiber_join(f, &result), 0);
+                CHECK_EQ(result, -ECANCELED);
+                fiber_unref(f);
+                CHECK_EQ(HASH_COUNT(manager->pods), 1);
+                CHECK_EQ(pod_remove(pod_of(id), NULL), 0);
+                nothing_is_left();
+        }
+        return 0;
+}
+
+static void test_a_cancelled_pod_is_undone_and_its_retry_works_at_once(void) {
+        begin();
+        CHECK_EQ(fiber_run(event, cancel_and_retry, NULL), 0);
+        end();
+}
+
+static char *kept_pod, *kept_running, *kept_exited, *kept_created;
+
+static int make_three(void *userdata) {
+        CHECK_EQ(run_pod("a", &kept_pod, NULL), 0);
+        CHECK_EQ(create(kept_pod, "running", "busybox", &kept_running, NULL), 0);
+        CHECK_EQ(create(kept_pod, "exited", "busybox", &kept_exited, NULL), 0);
+        CHECK_EQ(create(kept_pod, "created", "busybox", &kept_created, NULL), 0);
+        CHECK_EQ(container_start(container_of(kept_running), NULL), 0);
+        CHECK_EQ(container_start(container_of(kept_exited), NULL), 0);
+        CHECK_EQ(container_stop(container_of(kept_exited), 0, NULL), 0);
+        return 0;
+}
+
+static int remove_kept(void *userdata) {
+        CHECK_EQ(pod_remove(pod_of(kept_pod), NULL), 0);
+        return 0;
+}
+
+static void test_a_restart_knows_all_and_takes_over_what_happened(void) {
+        begin();
+        CHECK_EQ(fiber_run(event, make_three, NULL), 0);
+        /* It ended while nobody looked. */
+        container_state = (EngineContainerState) {
+                .phase = ENGINE_CONTAINER_EXITED, .started_usec = 100, .finished_usec = 300, .exit_code = 42,
+        };
+        restart();
+        CHECK_EQ(pod_of(kept_pod)->phase, POD_READY);
+        CHECK_STREQ(pod_of(kept_pod)->ips[0], "10.0.0.2");
+        CHECK_STREQ(pod_of(kept_pod)->request.config.metadata.name, "a");
+        CHECK_EQ(container_of(kept_running)->phase, CONTAINER_EXITED);
+        CHECK_EQ(container_of(kept_running)->exit_code, 42);
+        CHECK_EQ(container_of(kept_running)->finished_usec, 300);
+        CHECK_EQ(container_of(kept_exited)->exit_code, 143);
+        CHECK_STREQ(container_of(kept_exited)->image_id, "sha256:feed");
+        CHECK_EQ(container_of(kept_exited)->info.uid, 5);
+        CHECK_EQ(fiber_run(event, remove_kept, NULL), 0);
+        holds = 0; /* the first manager's were dropped with it */
+        networks_up = pods_up = containers_up = 0;
+        nothing_is_left();
+        end();
+}
+
+static void test_after_a_reboot_all_is_known_exited_and_removable(void) {
+        begin();
+        CHECK_EQ(fiber_run(event, make_three, NULL), 0);
+        container_state = (EngineContainerState) { .phase = ENGINE_CONTAINER_UNKNOWN };
+        pod_state = (EnginePodState) {};
+        restart();
+        CHECK_EQ(pod_of(kept_pod)->phase, POD_NOT_READY);
+        CHECK_EQ(container_of(kept_running)->phase, CONTAINER_EXITED);
+        CHECK_EQ(container_of(kept_running)->exit_code, 255);
+        CHECK_EQ(container_of(kept_created)->phase, CONTAINER_EXITED);
+        CHECK_EQ(fiber_run(event, remove_kept, NULL), 0);
+        CHECK_EQ(HASH_COUNT(manager->pods), 0);
+        end();
+}
+
+static void damage(const char *kind, const char *id, const char *file, const char *text) {
+        _cleanup_free_ char *p = strprintf("%s/lib/%s/%s/%s", directory, kind, id, file);
+
+        CHECK_EQ(write_file_atomic(AT_FDCWD, p, text, strlen(text), 0600, 0), 0);
+}
+
+static void test_damaged_files_cost_only_their_own_object(void) {
+        begin();
+        CHECK_EQ(fiber_run(event, make_three, NULL), 0);
+        container_state = (EngineContainerState) { .phase = ENGINE_CONTAINER_RUNNING, .started_usec = 1, .pid = 3 };
+        damage("containers", kept_created, "state.json", "{\"version\":1");
+        damage("containers", kept_exited, "request.pb", "\xff\xff\xff");
+        restart();
+        CHECK_EQ(HASH_COUNT(manager->containers), 1);
+        CHECK_EQ(container_of(kept_running)->phase, CONTAINER_RUNNING);
+        CHECK_EQ(entries_of("lib/containers"), 1);
+        end();
+}
+
+static int bad_requests(void *userdata) {
+        _cleanup_error_ Error e = ERROR_INIT;
+        Pod *p;
+
+        CHECK_EQ(pod_run(manager, "", 0, &p, &e), -EINVAL);
+        CHECK_EQ(pod_run(manager, "\xff\xff", 2, &p, NULL), -EINVAL);
+        CHECK_EQ(run_pod("", NULL, NULL), -EINVAL);
+        CHECK_EQ(create("", "c", "busybox", NULL, NULL), -EINVAL);
+        CHECK_EQ(create("abcd", "c", "busybox", NULL, NULL), -ENOENT);
+        nothing_is_left();
+        return 0;
+}
+
+static void test_bad_requests_are_refused_before_anything_begins(void) {
+        begin();
+        CHECK_EQ(fiber_run(event, bad_requests, NULL), 0);
+        CHECK_STREQ(calls, "");
+        end();
+}
+
+TEST_MAIN(TEST_CASE(test_a_pod_and_a_container_live_and_go), TEST_CASE(test_a_failure_at_any_step_leaves_nothing),
+          TEST_CASE(test_a_cancelled_pod_is_undone_and_its_retry_works_at_once),
+          TEST_CASE(test_a_restart_knows_all_and_takes_over_what_happened),
+          TEST_CASE(test_after_a_reboot_all_is_known_exited_and_removable),
+          TEST_CASE(test_damaged_files_cost_only_their_own_object),
+          TEST_CASE(test_bad_requests_are_refused_before_anything_begins))
