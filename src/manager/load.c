@@ -199,19 +199,20 @@ static int undo(void *userdata) {
         return 0;
 }
 
-/* "rktlet-pod-ID.service" with an ID we don't have. */
+/* "rktlet-pod-ID.service" or "rktlet-ctr-ID.service" with an ID we don't have. */
 static bool unit_is_stray(Manager *m, const char *unit) {
-        const char *id;
+        char id[ID_LENGTH + 1], kind[4], rest[16];
         Container *c;
         Pod *p;
 
-        id = startswith(unit, "rktlet-pod-");
-        if (id && strlen(id) == ID_LENGTH + STRLEN(".service") && endswith(id, ".service")) {
+        if (sscanf(unit, "rktlet-%3[a-z]-%64[0-9a-f]%15s", kind, id, rest) != 3 || strlen(id) != ID_LENGTH ||
+            !streq(rest, ".service"))
+                return false;
+        if (streq(kind, "pod")) {
                 HASH_FIND(hh, m->pods, id, ID_LENGTH, p);
                 return !p;
         }
-        id = startswith(unit, "rktlet-ctr-");
-        if (id && strlen(id) == ID_LENGTH + STRLEN(".service") && endswith(id, ".service")) {
+        if (streq(kind, "ctr")) {
                 HASH_FIND(hh, m->containers, id, ID_LENGTH, c);
                 return !c;
         }

@@ -221,7 +221,13 @@ static void restart(void) {
         CHECK_EQ(fiber_run(event, load, NULL), 0);
 }
 
+static char *kept_pod, *kept_running, *kept_exited, *kept_created;
+
 static void end(void) {
+        kept_pod = mfree(kept_pod);
+        kept_running = mfree(kept_running);
+        kept_exited = mfree(kept_exited);
+        kept_created = mfree(kept_created);
         manager = manager_free(manager);
         event = sd_event_unref(event);
         CHECK_EQ(remove_tree(AT_FDCWD, directory), 0);
@@ -407,8 +413,6 @@ static void test_a_cancelled_pod_is_undone_and_its_retry_works_at_once(void) {
         CHECK_EQ(fiber_run(event, cancel_and_retry, NULL), 0);
         end();
 }
-
-static char *kept_pod, *kept_running, *kept_exited, *kept_created;
 
 static int make_three(void *userdata) {
         CHECK_EQ(run_pod("a", &kept_pod, NULL), 0);
