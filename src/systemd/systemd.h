@@ -41,7 +41,8 @@ int unit_properties_add_strv(UnitProperties *p, const char *name, char *const *v
 int unit_properties_add_bytes(UnitProperties *p, const char *name, const void *data, size_t size);
 /* A descriptor (type h), such as StandardOutputFileDescriptor; duplicated. */
 int unit_properties_add_fd(UnitProperties *p, const char *name, int fd);
-/* ExecStart, ExecStop…: one command line, type a(sasb). argv[0] included. */
+/* ExecStart, ExecStop…: one command line, type a(sasb). argv[0] included. A unit that is to be restarted after a
+ * daemon-reload must have no "$" and ";" in it: systemd 252 garbles these when it reads its own file of the unit again. */
 int unit_properties_add_exec(UnitProperties *p, const char *name, const char *path, char *const *argv);
 /* DeviceAllow: a(ss). */
 int unit_properties_add_device_allow(UnitProperties *p, const char *device, const char *access);
@@ -99,7 +100,7 @@ int unit_release_wait(Systemd *s, const char *unit, uint64_t timeout_usec, Error
 /* Follows one unit by PropertiesChanged (a narrow match on its object path). The callback runs in the loop's context
  * (it may spawn a fiber, must not wait) each time a property of UnitState changed, with the complete cached state, and
  * once soon after unit_watch_new(), and again after every reconnection. A unit that was unloaded is reported with
- * load_state "not-found". The watch may be freed in the callback. */
+ * load_state "not-found". The watch may be freed in the callback. -EEXIST when the unit has a watch already. */
 typedef void (*UnitWatchFunc)(const char *unit, const UnitState *state, void *userdata);
 int unit_watch_new(Systemd *s, const char *unit, UnitWatchFunc func, void *userdata, UnitWatch **ret);
 UnitWatch *unit_watch_free(UnitWatch *w);
