@@ -1,0 +1,575 @@
+/* The configuration file, written as systemd's are: [Section], Key=value, # and ; for comments, a backslash at the end of
+ * a line to go on in the next, lists with blanks between, an empty value to begin a list anew. */
+
+#include "config.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+
+#include "basic/file-util.h"
+#include "basic/log.h"
+#include "basic/string-util.h"
+
+#define CONFIG_SIZE_MAX (1024U * 1024U)
+
+typedef struct Setting Setting;
+typedef int (*SettingParse)(const Setting *s, const char *value, void *field);
+typedef void (*SettingPrint)(const Setting *s, const void *field, FILE *f);
+
+struct Setting {
+        const char *section, *key;
+        SettingParse parse;
+        SettingPrint print;
+        size_t offset;
+        const char *initial;
+        uint64_t min, max;         /* of numbers */
+        const char *expected;      /* what a right value is, for warnings */
+};
+
+static int parse_string(const char *value, char **field) {
+        char *copy = strdup(value);
+
+        if (!copy)
+                return -ENOMEM;
+        free(*field);
+        *field = copy;
+        return 0;
+}
+
+static int parse_path(const Setting *s, const char *value, void *field) {
+        if (value[0] != '/' || strlen(value) >= 4096)
+                return -EINVAL;
+        for (const char *c = value; *c; c++)
+                if ((unsigned char) *c < ' ')
+                        return -EINVAL;
+        return parse_string(value, field);
+}
+
+static void print_string(const Setting *s, const void *field, FILE *f) {
+        fputs(*(char *const *) field, f);
+}
+
+/* The path of an AF_UNIX socket must fit into sockaddr_un. */
+static int parse_socket(const Setting *s, const char *value, void *field) {
+        return strlen(value) >= 108 ? -EINVAL : parse_path(s, value, field);
+}
+
+static int parse_slice(const Setting *s, const char *value, void *field) {
+        const char *end = endswith(value, ".slice");
+
+        if (!end || end == value || strlen(value) > 128 || value[0] == '-' || end[-1] == '-' || strstr(value, "--"))
+                return -EINVAL;
+        for (const char *c = value; *c; c++)
+                if (!isascii((unsigned char) *c) || (!isalnum((unsigned char) *c) && !strchr(":-_.\\", *c)))
+                        return -EINVAL;
+        return parse_string(value, field);
+}
+
+static const char *const log_levels[] = { "emerg", "alert", "crit", "err", "warning", "notice", "info", "debug" };
+
+static int parse_log_level(const Setting *s, const char *value, void *field) {
+        for (size_t i = 0; i < ELEMENTSOF(log_levels); i++)
+                if (streq(value, log_levels[i]) || (value[0] == (char) ('0' + i) && !value[1])) {
+                        *(int *) field = (int) i;
+                        return 0;
+                }
+        return -EINVAL;
+}
+
+static void print_log_level(const Setting *s, const void *field, FILE *f) {
+        fputs(log_levels[*(const int *) field], f);
+}
+
+int config_parse_time(const char *s, uint64_t *ret) {
+        static const struct {
+                const char *name;
+                uint64_t usec;
+        } units[] = {
+                { "us", 1 },
+                { "ms", USEC_PER_MSEC },
+                { "min", 60 * USEC_PER_SEC },
+                { "s", USEC_PER_SEC },
+                { "sec", USEC_PER_SEC },
+                { "m", 60 * USEC_PER_SEC },
+                { "h", 3600 * USEC_PER_SEC },
+                { "d", 86400 * USEC_PER_SEC },
+        };
+        uint64_t sum = 0;
+        bool any = false;
+
+        if (streq(s, "infinity")) {
+                *ret = USEC_INFINITY;
+                return 0;
+        }
+        for (;;) {
+                uint64_t n = 0, unit = USEC_PER_SEC;
+                size_t l;
+
+                s += strspn(s, " \t");
+                if (!*s)
+                        break;
+                if (!isdigit((unsigned char) *s))
+                        return -EINVAL;
+                for (; isdigit((unsigned char) *s); s++)
+                        if (__builtin_mul_overflow(n, 10U, &n) ||
+                            __builtin_add_overflow(n, (unsigned) (*s - '0'), &n))
+                                return -ERANGE;
+                s += strspn(s, " \t");
+                for (l = 0; isalpha((unsigned char) s[l]); l++)
+                        ;
+                if (l > 0) {
+                        size_t i;
+
+                        for (i = 0; i < ELEMENTSOF(units); i++)
+                                if (strlen(units[i].name) == l && memcmp(s, units[i].name, l) == 0)
+                                        break;
+                        if (i == ELEMENTSOF(units))
+                                return -EINVAL;
+                        unit = units[i].usec;
+                }
+                s += l;
+                if (__builtin_mul_overflow(n, unit, &n) || __builtin_add_overflow(sum, n, &sum) || sum == USEC_INFINITY)
+                        return -ERANGE;
+                any = true;
+        }
+        if (!any)
+                return -EINVAL;
+        *ret = sum;
+        return 0;
+}
+
+static int parse_time(const Setting *s, const char *value, void *field) {
+        uint64_t usec;
+        int r;
+
+        r = config_parse_time(value, &usec);
+        if (r < 0)
+                return r;
+        if (usec < s->min || usec > s->max)
+                return -ERANGE;
+        *(uint64_t *) field = usec;
+        return 0;
+}
+
+static void print_time(const Setting *s, const void *field, FILE *f) {
+        uint64_t usec = *(const uint64_t *) field;
+
+        if (usec == USEC_INFINITY)
+                fputs("infinity", f);
+        else if (usec % USEC_PER_SEC == 0)
+                fprintf(f, "%" PRIu64 "s", usec / USEC_PER_SEC);
+        else
+                fprintf(f, "%" PRIu64 "us", usec);
+}
+
+/* With K, M or G for powers of 1024. */
+static int parse_number(const Setting *s, const char *value, void *field) {
+        static const char suffixes[] = "KMG";
+        _cleanup_free_ char *digits = strdup(value);
+        const char *suffix;
+        size_t l = strlen(value);
+        uint64_t n, factor = 1;
+        int r;
+
+        if (!digits)
+                return -ENOMEM;
+        suffix = l > 1 ? strchr(suffixes, value[l - 1]) : NULL;
+        if (suffix) {
+                digits[l - 1] = 0;
+                factor = UINT64_C(1) << (10 * (suffix - suffixes + 1));
+        }
+        r = parse_u64(digits, &n);
+        if (r < 0)
+                return r;
+        if (__builtin_mul_overflow(n, factor, &n) || n < s->min || n > s->max)
+                return -ERANGE;
+        *(uint64_t *) field = n;
+        return 0;
+}
+
+static void print_number(const Setting *s, const void *field, FILE *f) {
+        fprintf(f, "%" PRIu64, *(const uint64_t *) field);
+}
+
+static int parse_list(const Setting *s, const char *value, void *field, bool paths) {
+        _cleanup_strv_free_ char **words = NULL, **list = NULL;
+        char ***old = field;
+        int r;
+
+        if (isempty(value)) {
+                strv_free(*old);
+                *old = NULL;
+                return 0;
+        }
+        r = strv_split(value, " \t", &words);
+        if (r < 0)
+                return r;
+        if (*old) {
+                list = strv_copy(*old);
+                if (!list)
+                        return -ENOMEM;
+        }
+        STRV_FOREACH(w, words) {
+                if (paths && (*w)[0] != '/')
+                        return -EINVAL;
+                r = strv_extend(&list, *w);
+                if (r < 0)
+                        return r;
+        }
+        strv_free(*old);
+        *old = TAKE_PTR(list);
+        return 0;
+}
+
+static int parse_paths(const Setting *s, const char *value, void *field) {
+        return parse_list(s, value, field, /* paths= */ true);
+}
+
+static int parse_words(const Setting *s, const char *value, void *field) {
+        return parse_list(s, value, field, /* paths= */ false);
+}
+
+static void print_list(const Setting *s, const void *field, FILE *f) {
+        const char *separator = "";
+
+        STRV_FOREACH(w, *(char **const *) field) {
+                fprintf(f, "%s%s", separator, *w);
+                separator = " ";
+        }
+}
+
+#define FIELD(name) offsetof(Config, name)
+#define PATH(section, key, field, initial)                                                                             \
+        { section, key, parse_path, print_string, FIELD(field), initial, .expected = "an absolute path" }
+#define TIME(section, key, field, initial, min, max)                                                                   \
+        { section, key, parse_time, print_time, FIELD(field), initial, min, max, "a time span such as \"30s\"" }
+#define NUMBER(section, key, field, initial, min, max, words)                                                          \
+        { section, key, parse_number, print_number, FIELD(field), initial, min, max, words }
+
+/* In the order of --dump-config and of rktlet.conf(5). */
+static const Setting settings[] = {
+        { "Manager", "Socket", parse_socket, print_string, FIELD(socket), "/run/rktlet/rktlet.sock",
+          .expected = "an absolute path of less than 108 bytes" },
+        PATH("Manager", "StateDirectory", state_directory, "/var/lib/rktlet"),
+        PATH("Manager", "RunDirectory", run_directory, "/run/rktlet"),
+        { "Manager", "LogLevel", parse_log_level, print_log_level, FIELD(log_level), "info",
+          .expected = "one of emerg, alert, crit, err, warning, notice, info, debug" },
+        { "Manager", "DefaultSlice", parse_slice, print_string, FIELD(default_slice), "rktlet.slice",
+          .expected = "a slice name such as \"rktlet.slice\"" },
+        TIME("Manager", "StopTimeoutSec", stop_timeout_usec, "10s", USEC_PER_MSEC, 3600 * USEC_PER_SEC),
+        PATH("Engine", "Crun", crun, "/usr/bin/crun"),
+        PATH("Engine", "LibexecDirectory", libexec_directory, RKTLET_LIBEXECDIR),
+        NUMBER("Engine", "LogLineMax", log_line_max, "16384", 256, 1024 * 1024, "a number of bytes from 256 to 1M"),
+        { "Network", "CniConfDirectories", parse_paths, print_list, FIELD(cni_conf_directories), "/etc/cni/net.d",
+          .expected = "absolute paths" },
+        { "Network", "CniBinDirectories", parse_paths, print_list, FIELD(cni_bin_directories),
+          "/opt/cni/bin /usr/lib/cni", .expected = "absolute paths" },
+        TIME("Network", "CniTimeoutSec", cni_timeout_usec, "60s", USEC_PER_SEC, 3600 * USEC_PER_SEC),
+        PATH("Image", "ImageDirectory", image_directory, "/var/lib/rktlet/image"),
+        PATH("Image", "RegistriesDirectory", registries_directory, "/etc/rktlet/registries.d"),
+        { "Image", "PinnedImages", parse_words, print_list, FIELD(pinned_images), "",
+          .expected = "globs of image references" },
+        NUMBER("Image", "ParallelLayers", parallel_layers, "3", 1, 32, "a number from 1 to 32"),
+        TIME("Image", "ImageProgressTimeoutSec", image_progress_timeout_usec, "60s", USEC_PER_SEC,
+             24 * 3600 * USEC_PER_SEC),
+};
+
+_Static_assert(ELEMENTSOF(settings) <= 64, "Config.assigned has a bit for each");
+
+static bool is_list(const Setting *s) {
+        return s->parse == parse_paths || s->parse == parse_words;
+}
+
+void config_done(Config *c) {
+        for (size_t i = 0; i < ELEMENTSOF(settings); i++) {
+                void *field = (char *) c + settings[i].offset;
+
+                if (is_list(settings + i))
+                        strv_free(*(char ***) field);
+                else if (settings[i].print == print_string)
+                        free(*(char **) field);
+        }
+        *c = (Config) {};
+}
+
+int config_init(Config *ret) {
+        _cleanup_config_ Config c = {};
+        int r;
+
+        for (size_t i = 0; i < ELEMENTSOF(settings); i++) {
+                r = settings[i].parse(settings + i, settings[i].initial, (char *) &c + settings[i].offset);
+                if (r < 0)
+                        return r;
+        }
+        r = config_complete(&c);
+        if (r < 0)
+                return r;
+        *ret = c;
+        c = (Config) {};
+        return 0;
+}
+
+static int derive(Config *c, char **field, const char *directory, const char *name) {
+        for (size_t i = 0; i < ELEMENTSOF(settings); i++)
+                if ((char **) ((char *) c + settings[i].offset) == field && (c->assigned & (UINT64_C(1) << i)))
+                        return 0;
+        free(*field);
+        *field = strprintf("%s/%s", directory, name);
+        return *field ? 0 : -ENOMEM;
+}
+
+int config_complete(Config *c) {
+        int r;
+
+        r = derive(c, &c->socket, c->run_directory, "rktlet.sock");
+        if (r < 0)
+                return r;
+        return derive(c, &c->image_directory, c->state_directory, "image");
+}
+
+typedef struct Parser {
+        Config *config;
+        const char *name;
+        unsigned line;
+        char *section;
+        bool section_known;
+        ConfigWarnFunc warn;
+        void *userdata;
+} Parser;
+
+static void warn(Parser *p, const char *format, ...) _printf_(2, 3);
+static void warn(Parser *p, const char *format, ...) {
+        _cleanup_free_ char *text = NULL, *message = NULL;
+        va_list ap;
+        int n;
+
+        if (!p->warn)
+                return;
+        va_start(ap, format);
+        n = vasprintf(&text, format, ap);
+        va_end(ap);
+        if (n < 0)
+                text = NULL;
+        message = strprintf("%s:%u: %s", p->name, p->line, strempty(text));
+        p->warn(strempty(message), p->userdata);
+}
+
+static char *strip(char *s) {
+        size_t l;
+
+        s += strspn(s, " \t\r");
+        for (l = strlen(s); l > 0 && strchr(" \t\r", s[l - 1]); l--)
+                ;
+        s[l] = 0;
+        return s;
+}
+
+static int parse_section(Parser *p, char *s) {
+        size_t l = strlen(s);
+
+        if (l < 3 || s[l - 1] != ']') {
+                warn(p, "\"%s\" is no section header, ignoring", s);
+                return 0;
+        }
+        s[l - 1] = 0;
+        free(p->section);
+        p->section = strdup(s + 1);
+        if (!p->section)
+                return -ENOMEM;
+        p->section_known = false;
+        for (size_t i = 0; i < ELEMENTSOF(settings); i++)
+                p->section_known |= streq(settings[i].section, p->section);
+        if (!p->section_known && !startswith(p->section, "X-"))
+                warn(p, "Unknown section [%s], ignoring what is in it", p->section);
+        return 0;
+}
+
+/* An empty value stands for the default, or for an empty list. Lists of several assignments add up; the first replaces
+ * the default. */
+static int assign(Parser *p, size_t i, const char *value) {
+        const Setting *s = settings + i;
+        void *field = (char *) p->config + s->offset;
+        uint64_t bit = UINT64_C(1) << i;
+        int r;
+
+        if (is_list(s) && !(p->config->assigned & bit)) {
+                char **list = NULL;
+
+                r = s->parse(s, value, &list);
+                if (r >= 0) {
+                        strv_free(*(char ***) field);
+                        *(char ***) field = list;
+                }
+        } else
+                r = s->parse(s, isempty(value) && !is_list(s) ? s->initial : value, field);
+        if (r == -ENOMEM)
+                return r;
+        if (r < 0) {
+                warn(p, "%s=%s is not %s, ignoring", s->key, value, s->expected);
+                return 0;
+        }
+        if (isempty(value) && !is_list(s))
+                p->config->assigned &= ~bit;
+        else
+                p->config->assigned |= bit;
+        return 0;
+}
+
+static int parse_assignment(Parser *p, char *s) {
+        char *equals = strchr(s, '='), *key, *value;
+
+        if (!equals) {
+                warn(p, "\"%s\" is no \"Key=value\", ignoring", s);
+                return 0;
+        }
+        *equals = 0;
+        key = strip(s);
+        value = strip(equals + 1);
+        if (!p->section) {
+                warn(p, "%s= stands before the first section, ignoring", key);
+                return 0;
+        }
+        if (!p->section_known)
+                return 0;
+        for (size_t i = 0; i < ELEMENTSOF(settings); i++) {
+                if (streq(settings[i].section, p->section) && streq(settings[i].key, key))
+                        return assign(p, i, value);
+        }
+        if (!startswith(key, "X-"))
+                warn(p, "Unknown key %s= in section [%s], ignoring", key, p->section);
+        return 0;
+}
+
+static int parse_line(Parser *p, char *line) {
+        char *s = strip(line);
+
+        if (!*s)
+                return 0;
+        return *s == '[' ? parse_section(p, s) : parse_assignment(p, s);
+}
+
+int config_parse(Config *c, const char *name, const char *text, ConfigWarnFunc warn_func, void *userdata) {
+        Parser p = { .config = c, .name = name, .warn = warn_func, .userdata = userdata };
+        _cleanup_(buffer_done) Buffer line = BUFFER_INIT;
+        unsigned number = 0;
+        int r = 0;
+
+        while (*text && r >= 0) {
+                size_t l = strcspn(text, "\n"), used = l;
+                const char *begin = text + strspn(text, " \t");
+                bool comment = *begin == '#' || *begin == ';', more;
+
+                number++;
+                while (used > 0 && text[used - 1] == '\r')
+                        used--;
+                /* Comments may stand between the lines of one value. */
+                more = (comment && line.size > 0) || (!comment && used > 0 && text[used - 1] == '\\');
+                if (!comment) {
+                        if (line.size == 0)
+                                p.line = number;
+                        r = buffer_append(&line, text, more ? used - 1 : used);
+                        if (r >= 0 && more)
+                                r = buffer_append(&line, " ", 1);
+                }
+                text += l + (text[l] == '\n');
+                if (r < 0 || (more && *text) || line.size == 0)
+                        continue;
+                r = parse_line(&p, line.data);
+                line.size = 0;
+        }
+        free(p.section);
+        return r < 0 ? r : 0;
+}
+
+static int load_file(Config *c, int dir_fd, const char *name, const char *shown, ConfigWarnFunc warn_func,
+                     void *userdata, Error *error) {
+        _cleanup_free_ char *text = NULL;
+        size_t size;
+        int r;
+
+        r = read_file(dir_fd, name, CONFIG_SIZE_MAX, &text, &size);
+        if (r == -ENOENT)
+                return r;
+        if (r < 0)
+                return error_set(error, r, "Cannot read %s", shown);
+        if (strlen(text) != size)
+                return error_set(error, -EBADMSG, "Cannot read %s: it has a NUL byte", shown);
+        r = config_parse(c, shown, text, warn_func, userdata);
+        return r < 0 ? error_set(error, r, "Cannot read %s", shown) : 0;
+}
+
+static int is_conf(const struct dirent *d) {
+        return d->d_name[0] != '.' && endswith(d->d_name, ".conf");
+}
+
+static int load_directory(Config *c, const char *directory, ConfigWarnFunc warn_func, void *userdata, Error *error) {
+        _cleanup_close_ int fd = -1;
+        struct dirent **names;
+        int n, r = 0;
+
+        fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0)
+                return errno == ENOENT ? 0 : error_set(error, -errno, "Cannot open %s", directory);
+        n = scandirat(fd, ".", &names, is_conf, alphasort);
+        if (n < 0)
+                return error_set(error, -errno, "Cannot read %s", directory);
+        for (int i = 0; i < n; i++) {
+                if (r >= 0) {
+                        _cleanup_free_ char *shown = strprintf("%s/%s", directory, names[i]->d_name);
+
+                        r = shown ? load_file(c, fd, names[i]->d_name, shown, warn_func, userdata, error) : -ENOMEM;
+                        if (r == -ENOENT)
+                                r = 0; /* removed in between, or a dangling symlink */
+                }
+                free(names[i]);
+        }
+        free(names);
+        return r;
+}
+
+int config_load(const char *path, ConfigWarnFunc warn_func, void *userdata, Config *ret, Error *error) {
+        _cleanup_free_ char *directory = NULL;
+        _cleanup_config_ Config c = {};
+        const char *shown = path ? path : CONFIG_PATH;
+        int r;
+
+        r = config_init(&c);
+        if (r < 0)
+                return error_set(error, r, "Cannot set up the configuration");
+        r = load_file(&c, AT_FDCWD, shown, shown, warn_func, userdata, error);
+        if (r == -ENOENT && path)
+                return error_set(error, r, "Cannot read %s", path);
+        if (r < 0 && r != -ENOENT)
+                return r;
+        directory = strprintf("%s.d", shown);
+        if (!directory)
+                return error_oom(error);
+        r = load_directory(&c, directory, warn_func, userdata, error);
+        if (r < 0)
+                return r;
+        r = config_complete(&c);
+        if (r < 0)
+                return error_oom(error);
+        *ret = c;
+        c = (Config) {};
+        return 0;
+}
+
+int config_dump(const Config *c, FILE *f) {
+        const char *section = "";
+
+        for (size_t i = 0; i < ELEMENTSOF(settings); i++) {
+                const Setting *s = settings + i;
+
+                if (!streq(section, s->section))
+                        fprintf(f, "%s[%s]\n", *section ? "\n" : "", s->section);
+                section = s->section;
+                fprintf(f, "%s=", s->key);
+                s->print(s, (const char *) c + s->offset, f);
+                fputc('\n', f);
+        }
+        return ferror(f) ? -EIO : 0;
+}

@@ -1,0 +1,51 @@
+#pragma once
+/* The daemon's configuration: rktlet.conf(5). Read once at start; each setting has a default that works. */
+
+#include "basic/error.h"
+#include "basic/macro.h"
+
+#define CONFIG_PATH "/etc/rktlet/rktlet.conf"
+
+typedef struct Config {
+        /* [Manager] */
+        char *socket;           /* of the CRI */
+        char *state_directory, *run_directory;
+        char *default_slice;    /* parent of the slices of pods that come without one */
+        int log_level;          /* LOG_ERR … LOG_DEBUG */
+        uint64_t stop_timeout_usec;
+        /* [Engine] */
+        char *crun, *libexec_directory;
+        uint64_t log_line_max;  /* bytes */
+        /* [Network] */
+        char **cni_conf_directories, **cni_bin_directories;
+        uint64_t cni_timeout_usec;
+        /* [Image] */
+        char *image_directory, *registries_directory;
+        char **pinned_images;   /* globs of references */
+        uint64_t parallel_layers;
+        uint64_t image_progress_timeout_usec;
+
+        uint64_t assigned; /* which settings a file has given; for config.c */
+} Config;
+
+void config_done(Config *c);
+#define _cleanup_config_ _cleanup_(config_done)
+
+/* Called for each line that is not understood, with one sentence that begins with "FILE:LINE: ". */
+typedef void (*ConfigWarnFunc)(const char *message, void *userdata);
+
+/* Reads path (NULL: CONFIG_PATH), then PATH.d/"*.conf" by name: rktlet.conf.d beside rktlet.conf. What isn't set keeps
+ * its default. Unknown sections, keys and bad values are warned about and left out. A missing file is no error where path
+ * is NULL. -errno with the error set when a file can't be read. */
+int config_load(const char *path, ConfigWarnFunc warn, void *userdata, Config *ret, Error *error);
+/* Merges one file's text; for the above and for tests. `name` is what warnings call it. */
+int config_parse(Config *c, const char *name, const char *text, ConfigWarnFunc warn, void *userdata);
+int config_init(Config *ret);
+/* Derives what was not set from what was: Socket from RunDirectory, ImageDirectory from StateDirectory. */
+int config_complete(Config *c);
+
+/* All settings as a file that would give them again. */
+int config_dump(const Config *c, FILE *f);
+
+/* "90", "1min 30s", "500ms", "infinity", as in systemd.time(7); in µs. */
+int config_parse_time(const char *s, uint64_t *ret);

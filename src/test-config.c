@@ -1,0 +1,222 @@
+#include "config.h"
+
+#include <syslog.h>
+#include <sys/stat.h>
+
+#include "basic/string-util.h"
+#include "basic/test.h"
+
+static void keep_warning(const char *message, void *userdata) {
+        CHECK_EQ(strv_extend(userdata, message), 0);
+}
+
+static void defaults_work(void) {
+        _cleanup_config_ Config c = {};
+
+        CHECK_EQ(config_init(&c), 0);
+        CHECK_STREQ(c.socket, "/run/rktlet/rktlet.sock");
+        CHECK_STREQ(c.image_directory, "/var/lib/rktlet/image");
+        CHECK_STREQ(c.default_slice, "rktlet.slice");
+        CHECK_EQ(c.log_level, LOG_INFO);
+        CHECK_EQ(c.stop_timeout_usec, 10 * USEC_PER_SEC);
+        CHECK_EQ(strv_length(c.cni_bin_directories), 2);
+        CHECK_EQ(strv_length(c.pinned_images), 0);
+        CHECK_EQ(c.log_line_max, 16384);
+}
+
+static void a_file_is_understood(void) {
+        static const char text[] =
+                "# comment\n"
+                "; another\n"
+                "\n"
+                "[Manager]\n"
+                "  RunDirectory = /run/x \r\n"
+                "StateDirectory=/srv/a b\n"
+                "LogLevel=debug\n"
+                "StopTimeoutSec=1min 30s 5ms\n"
+                "[Network]\n"
+                "CniBinDirectories=/a \\\n"
+                "# in between\n"
+                "   /b\n"
+                "CniBinDirectories=/c\n"
+                "[Engine]\n"
+                "LogLineMax=4K\n"
+                "X-Mine=1\n"
+                "[X-Other]\n"
+                "Anything=1\n"
+                "[Image]\n"
+                "PinnedImages=a b\n"
+                "PinnedImages=\n"
+                "PinnedImages=registry.k8s.io/pause:*\n"
+                "ParallelLayers=5";
+        _cleanup_strv_free_ char **warnings = NULL;
+        _cleanup_config_ Config c = {};
+
+        CHECK_EQ(config_init(&c), 0);
+        CHECK_EQ(config_parse(&c, "f", text, keep_warning, &warnings), 0);
+        CHECK_EQ(config_complete(&c), 0);
+        CHECK_EQ(strv_length(warnings), 0);
+        CHECK_STREQ(c.run_directory, "/run/x");
+        CHECK_STREQ(c.socket, "/run/x/rktlet.sock");
+        CHECK_STREQ(c.state_directory, "/srv/a b");
+        CHECK_STREQ(c.image_directory, "/srv/a b/image");
+        CHECK_EQ(c.log_level, LOG_DEBUG);
+        CHECK_EQ(c.stop_timeout_usec, 90 * USEC_PER_SEC + 5 * USEC_PER_MSEC);
+        CHECK_EQ(strv_length(c.cni_bin_directories), 3);
+        CHECK_STREQ(c.cni_bin_directories[0], "/a");
+        CHECK_STREQ(c.cni_bin_directories[1], "/b");
+        CHECK_STREQ(c.cni_bin_directories[2], "/c");
+        CHECK_EQ(c.log_line_max, 4096);
+        CHECK_EQ(strv_length(c.pinned_images), 1);
+        CHECK_STREQ(c.pinned_images[0], "registry.k8s.io/pause:*");
+        CHECK_EQ(c.parallel_layers, 5);
+}
+
+static void what_is_wrong_is_named_with_its_line(void) {
+        static const struct {
+                const char *text, *warning;
+        } cases[] = {
+                { "[Manager]\nSoket=/a\n", "f:2: Unknown key Soket= in section [Manager], ignoring" },
+                { "[Manager]\n\nSocket=a\n", "f:3: Socket=a is not an absolute path of less than 108 bytes, ignoring" },
+                { "[Managr]\nSocket=/a\n", "f:1: Unknown section [Managr], ignoring what is in it" },
+                { "Socket=/a\n", "f:1: Socket= stands before the first section, ignoring" },
+                { "[Manager\n", "f:1: \"[Manager\" is no section header, ignoring" },
+                { "[Manager]\nSocket\n", "f:2: \"Socket\" is no \"Key=value\", ignoring" },
+                { "[Manager]\nLogLevel=loud\n", "f:2: LogLevel=loud is not one of emerg, alert, crit, err, warning, "
+                                               "notice, info, debug, ignoring" },
+                { "[Manager]\nStopTimeoutSec=0\n", "f:2: StopTimeoutSec=0 is not a time span such as \"30s\", ignoring" },
+                { "[Manager]\nDefaultSlice=a.service\n", "f:2: DefaultSlice=a.service is not a slice name such as "
+                                                        "\"rktlet.slice\", ignoring" },
+                { "[Engine]\nLogLineMax=10\n", "f:2: LogLineMax=10 is not a number of bytes from 256 to 1M, ignoring" },
+                { "[Engine]\n[Network]\nCniBinDirectories=/a b\n", "f:3: CniBinDirectories=/a b is not absolute paths, "
+                                                                  "ignoring" },
+                { "[Network]\nCniBinDirectories=/a \\\nb\n", "f:2: CniBinDirectories=/a  b is not absolute paths, "
+                                                            "ignoring" },
+                { "[Image]\nParallelLayers=-1\n", "f:2: ParallelLayers=-1 is not a number from 1 to 32, ignoring" },
+                { "[Image]\nSocket=/a\n", "f:2: Unknown key Socket= in section [Image], ignoring" },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                _cleanup_strv_free_ char **warnings = NULL;
+                _cleanup_config_ Config c = {};
+
+                CHECK_EQ(config_init(&c), 0);
+                CHECK_EQ(config_parse(&c, "f", cases[i].text, keep_warning, &warnings), 0);
+                CHECK_EQ(strv_length(warnings), 1);
+                CHECK_STREQ(warnings[0], cases[i].warning);
+                /* The default stays. */
+                CHECK_STREQ(c.socket, "/run/rktlet/rktlet.sock");
+                CHECK_EQ(strv_length(c.cni_bin_directories), 2);
+        }
+}
+
+static void time_spans_are_read(void) {
+        static const struct {
+                const char *text;
+                int r;
+                uint64_t usec;
+        } cases[] = {
+                { "5", 0, 5 * USEC_PER_SEC },
+                { "5s", 0, 5 * USEC_PER_SEC },
+                { "5 sec", 0, 5 * USEC_PER_SEC },
+                { "1h 2min 3s 4ms 5us", 0, 3723 * USEC_PER_SEC + 4005 },
+                { "2m", 0, 120 * USEC_PER_SEC },
+                { "1d", 0, 86400 * USEC_PER_SEC },
+                { "infinity", 0, USEC_INFINITY },
+                { "0", 0, 0 },
+                { "", -EINVAL, 0 },
+                { "-1", -EINVAL, 0 },
+                { "s", -EINVAL, 0 },
+                { "1 parsec", -EINVAL, 0 },
+                { "1.5s", -EINVAL, 0 },
+                { "99999999999999999999", -ERANGE, 0 },
+                { "9999999999999999999d", -ERANGE, 0 },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                uint64_t usec = 0;
+
+                CHECK_EQ(config_parse_time(cases[i].text, &usec), cases[i].r);
+                CHECK(usec == cases[i].usec);
+        }
+}
+
+static void write_text(const char *directory, const char *name, const char *text) {
+        _cleanup_free_ char *path = strprintf("%s/%s", directory, name);
+        FILE *f = fopen(path, "we");
+
+        CHECK(f);
+        fputs(text, f);
+        fclose(f);
+}
+
+static void drop_ins_are_read_by_name_and_a_dump_reads_back(void) {
+        char directory[] = "/tmp/test-config-XXXXXX";
+        _cleanup_free_ char *path = NULL, *d = NULL, *dump = NULL, *dump2 = NULL;
+        _cleanup_strv_free_ char **warnings = NULL;
+        _cleanup_error_ Error e = ERROR_INIT;
+        _cleanup_config_ Config c = {}, again = {};
+        size_t size;
+        FILE *f;
+
+        CHECK(mkdtemp(directory));
+        path = strprintf("%s/rktlet.conf", directory);
+        d = strprintf("%s/rktlet.conf.d", directory);
+        CHECK_EQ(config_load(path, keep_warning, &warnings, &c, &e), -ENOENT);
+        CHECK(strstr(e.message, path));
+        error_clear(&e);
+
+        write_text(directory, "rktlet.conf", "[Image]\nParallelLayers=1\nPinnedImages=a\n[Manager]\nLogLevel=err\n");
+        CHECK(mkdir(d, 0755) >= 0);
+        write_text(d, "20-b.conf", "[Image]\nParallelLayers=3\nPinnedImages=c\n");
+        write_text(d, "10-a.conf", "[Image]\nParallelLayers=2\nPinnedImages=b\nNope=1\n");
+        write_text(d, "30-c.txt", "[Image]\nParallelLayers=9\n");
+        CHECK_EQ(config_load(path, keep_warning, &warnings, &c, &e), 0);
+        CHECK_EQ(c.parallel_layers, 3);
+        CHECK_EQ(c.log_level, LOG_ERR);
+        CHECK_EQ(strv_length(c.pinned_images), 3);
+        CHECK_STREQ(c.pinned_images[2], "c");
+        CHECK_EQ(strv_length(warnings), 1);
+        CHECK(strstr(warnings[0], "/rktlet.conf.d/10-a.conf:4: "));
+
+        f = open_memstream(&dump, &size);
+        CHECK_EQ(config_dump(&c, f), 0);
+        fclose(f);
+        CHECK_EQ(config_init(&again), 0);
+        CHECK_EQ(config_parse(&again, "dump", dump, keep_warning, &warnings), 0);
+        CHECK_EQ(strv_length(warnings), 1);
+        f = open_memstream(&dump2, &size);
+        CHECK_EQ(config_dump(&again, f), 0);
+        fclose(f);
+        CHECK_STREQ(dump, dump2);
+        CHECK(strstr(dump, "\nPinnedImages=a b c\n") && strstr(dump, "LogLevel=err\n"));
+
+        for (size_t i = 0; i < 4; i++) {
+                _cleanup_free_ char *p = strprintf("%s/%s", i < 3 ? d : directory,
+                                                   (const char *[]) { "20-b.conf", "10-a.conf", "30-c.txt", "rktlet.conf" }[i]);
+                CHECK(unlink(p) >= 0);
+        }
+        CHECK(rmdir(d) >= 0 && rmdir(directory) >= 0);
+}
+
+static void odd_texts_do_no_harm(void) {
+        static const char *const texts[] = {
+                "", "\n", "\\", "\\\n", "[", "[]", "=", "[Manager]\n=\n", "[Manager]\nSocket=", "#\\\n[Manager]\nLogLevel=err\\",
+                "[Manager]\nLogLevel=\\\n\\\n\\\nerr", "[Manager]\n\xff=\xff\n",
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(texts); i++) {
+                _cleanup_strv_free_ char **warnings = NULL;
+                _cleanup_config_ Config c = {};
+
+                CHECK_EQ(config_init(&c), 0);
+                CHECK_EQ(config_parse(&c, "f", texts[i], keep_warning, &warnings), 0);
+                CHECK_STREQ(c.socket, "/run/rktlet/rktlet.sock");
+                if (i == 9 || i == 10)
+                        CHECK_EQ(c.log_level, LOG_ERR);
+        }
+}
+
+TEST_MAIN(TEST_CASE(defaults_work), TEST_CASE(a_file_is_understood), TEST_CASE(what_is_wrong_is_named_with_its_line),
+          TEST_CASE(time_spans_are_read), TEST_CASE(drop_ins_are_read_by_name_and_a_dump_reads_back),
+          TEST_CASE(odd_texts_do_no_harm))
