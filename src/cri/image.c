@@ -100,7 +100,7 @@ int cri_stream_images(CriCall *c, Error *error) {
 static int image_info(const Image *i, Arena *arena, runtime_v1_ImageStatusResponse_InfoEntry *ret, Error *error) {
         _cleanup_json_ json_t *o = json_pack(
                         "{s:s?, s:o*, s:o}", "manifestDigest", i->manifest_digest, "layers", json_from_strv(i->layers),
-                        "imageSpec", (i->config_json ? json_loads(i->config_json, 0, NULL) : NULL) ?: json_null());
+                        "imageSpec", json_from_text(i->config_json));
 
         ret->key = (char *) "info";
         return json_to_arena(o, arena, &ret->value, error);

@@ -59,7 +59,7 @@ static int pod_info(const Pod *p, Arena *arena, runtime_v1_PodSandboxStatusRespo
                                   (json_int_t) p->engine_state.pid, "phase", pod_phase_to_string(p->phase), "unit",
                                   p->unit, "slice", p->slice, "runtimeHandler", strempty(p->request.runtime_handler),
                                   "directory", p->directory, "runDirectory", p->run_directory, "cniResult",
-                                  p->network_json ? json_loads(p->network_json, 0, NULL) ?: json_null() : json_null(),
+                                  json_from_text(p->network_json),
                                   "config", message_to_json(runtime_v1_PodSandboxConfig_fields, &p->request.config));
 
         ret->key = (char *) "info";
