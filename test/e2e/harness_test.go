@@ -209,6 +209,16 @@ func security(change func(*cri.LinuxContainerSecurityContext)) ctrMod {
 	return func(c *cri.ContainerConfig) { change(c.Linux.SecurityContext) }
 }
 
+// What the kubelet asks to be hidden and protected, unless the container is privileged.
+var (
+	maskedPaths = []string{"/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+		"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"}
+	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+)
+
+// privileged asks for it as the kubelet does.
+var privileged = security(func(s *cri.LinuxContainerSecurityContext) { s.Privileged, s.MaskedPaths, s.ReadonlyPaths = true, nil, nil })
+
 // containerConfig describes a container of the base image that sleeps.
 func (p *podT) containerConfig(mods ...ctrMod) *cri.ContainerConfig {
 	name := fmt.Sprintf("ctr-%d", number())
@@ -218,6 +228,7 @@ func (p *podT) containerConfig(mods ...ctrMod) *cri.ContainerConfig {
 		Command:  []string{"sleep", "100000"},
 		LogPath:  name + ".log",
 		Linux: &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{
+			MaskedPaths: maskedPaths, ReadonlyPaths: readonlyPaths,
 			NamespaceOptions: &cri.NamespaceOption{
 				Network: p.config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetNetwork(),
 				Pid:     p.config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid(),
