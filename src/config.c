@@ -259,7 +259,7 @@ static const Setting settings[] = {
           .expected = "one of emerg, alert, crit, err, warning, notice, info, debug" },
         { "Manager", "DefaultSlice", parse_slice, print_string, FIELD(default_slice), "rktlet.slice",
           .expected = "a slice name such as \"rktlet.slice\"" },
-        TIME("Manager", "StopTimeoutSec", stop_timeout_usec, "10s", USEC_PER_MSEC, 3600 * USEC_PER_SEC),
+        TIME("Manager", "StopTimeoutSec", stop_timeout_usec, "0", 0, 3600 * USEC_PER_SEC),
         PATH("Engine", "Crun", crun, "/usr/bin/crun"),
         PATH("Engine", "LibexecDirectory", libexec_directory, RKTLET_LIBEXECDIR),
         NUMBER("Engine", "LogLineMax", log_line_max, "16384", 256, 1024 * 1024, "a number of bytes from 256 to 1M"),

@@ -12,7 +12,7 @@ typedef struct Config {
         char *state_directory, *run_directory;
         char *default_slice;    /* parent of the slices of pods that come without one */
         int log_level;          /* LOG_ERR … LOG_DEBUG */
-        uint64_t stop_timeout_usec;
+        uint64_t stop_timeout_usec; /* of containers whose pod is stopped */
         /* [Engine] */
         char *crun, *libexec_directory;
         uint64_t log_line_max;  /* bytes */

@@ -18,7 +18,7 @@ static void defaults_work(void) {
         CHECK_STREQ(c.image_directory, "/var/lib/rktlet/image");
         CHECK_STREQ(c.default_slice, "rktlet.slice");
         CHECK_EQ(c.log_level, LOG_INFO);
-        CHECK_EQ(c.stop_timeout_usec, 10 * USEC_PER_SEC);
+        CHECK_EQ(c.stop_timeout_usec, 0);
         CHECK_EQ(strv_length(c.cni_bin_directories), 2);
         CHECK_EQ(strv_length(c.pinned_images), 0);
         CHECK_EQ(c.log_line_max, 16384);
@@ -84,7 +84,7 @@ static void what_is_wrong_is_named_with_its_line(void) {
                 { "[Manager]\nSocket\n", "f:2: \"Socket\" is no \"Key=value\", ignoring" },
                 { "[Manager]\nLogLevel=loud\n", "f:2: LogLevel=loud is not one of emerg, alert, crit, err, warning, "
                                                "notice, info, debug, ignoring" },
-                { "[Manager]\nStopTimeoutSec=0\n", "f:2: StopTimeoutSec=0 is not a time span such as \"30s\", ignoring" },
+                { "[Network]\nCniTimeoutSec=0\n", "f:2: CniTimeoutSec=0 is not a time span such as \"30s\", ignoring" },
                 { "[Manager]\nDefaultSlice=a.service\n", "f:2: DefaultSlice=a.service is not a slice name such as "
                                                         "\"rktlet.slice\", ignoring" },
                 { "[Engine]\nLogLineMax=10\n", "f:2: LogLineMax=10 is not a number of bytes from 256 to 1M, ignoring" },

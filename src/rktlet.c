@@ -1,0 +1,508 @@
+/* The daemon: reads its configuration, puts the parts together, and runs the loop until it is told to end. */
+
+#include "config.h"
+
+#include <fcntl.h>
+#include <getopt.h>
+#include <malloc.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <systemd/sd-daemon.h>
+
+#include "basic/fiber.h"
+#include "basic/file-util.h"
+#include "basic/log.h"
+#include "basic/string-util.h"
+#include "bus/bus.h"
+#include "cri/cri.h"
+#include "engine/engine.h"
+#include "grpc/grpc.h"
+#include "image/image.h"
+#include "manager/manager.h"
+#include "net/cni.h"
+#include "systemd/systemd.h"
+
+/* How long calls under way may take when the daemon is told to end; what is then left is cancelled and undone. */
+#define DRAIN_USEC (10 * USEC_PER_SEC)
+#define UNDO_USEC (15 * USEC_PER_SEC)
+/* Streams, exec sessions and registries need descriptors; beyond this it isn't load but a leak. */
+#define NOFILE_MAX 65536U
+
+typedef struct Daemon {
+        Config config;
+        const char *config_path; /* as given, or NULL */
+        const char *socket, *log_level; /* options that override it, or NULL */
+
+        sd_event *event;
+        Systemd *systemd;
+        ImageStore *images;
+        Cni *cni;
+        Manager *manager;
+        Engine *engine;
+        Cri *cri;
+        GrpcServer *server;
+        Bus *bus;
+        int lock_fd;
+        Fiber *loader, *waiter;
+        bool stopping;
+} Daemon;
+
+static void daemon_done(Daemon *d) {
+        (void) bus_free(d->bus);
+        (void) grpc_server_free(d->server);
+        (void) cri_free(d->cri);
+        (void) manager_free(d->manager);
+        (void) engine_free(d->engine);
+        (void) cni_free(d->cni);
+        (void) image_store_free(d->images);
+        (void) systemd_free(d->systemd);
+        (void) fiber_unref(d->loader);
+        (void) fiber_unref(d->waiter);
+        sd_event_unref(d->event);
+        config_done(&d->config);
+        (void) safe_close(d->lock_fd);
+}
+
+/* --- configuration ---------------------------------------------------------------------------------------------- */
+
+static void warn_of_config(const char *message, void *userdata) {
+        log_warning("%s", message);
+}
+
+static int read_config(Daemon *d, Config *ret, Error *error) {
+        _cleanup_config_ Config c = {};
+        int r;
+
+        r = config_load(d->config_path, warn_of_config, NULL, &c, error);
+        if (r < 0)
+                return r;
+        if (d->socket) {
+                free(c.socket);
+                c.socket = strdup(d->socket);
+                if (!c.socket)
+                        return error_oom(error);
+        }
+        if (d->log_level) {
+                _cleanup_free_ char *text = strprintf("[Manager]\nLogLevel=%s\n", d->log_level);
+
+                r = text ? config_parse(&c, "--log-level", text, warn_of_config, NULL) : -ENOMEM;
+                if (r < 0)
+                        return error_set(error, r, "Cannot set the log level");
+        }
+        *ret = c;
+        c = (Config) {};
+        return 0;
+}
+
+static void help(void) {
+        printf("rktlet [OPTIONS...]\n\n"
+               "Serves the Kubernetes Container Runtime Interface: pods and containers as systemd units.\n\n"
+               "  -h --help               Show this help\n"
+               "     --version            Show the version\n"
+               "  -c --config=FILE        Read FILE and FILE.d/*.conf instead of " CONFIG_PATH "\n"
+               "     --dump-config        Show the configuration in force, and end\n"
+               "     --socket=PATH        Listen there, whatever the configuration says\n"
+               "     --log-level=LEVEL    err, warning, notice, info, debug\n\n"
+               "See rktlet(8) and rktlet.conf(5).\n");
+}
+
+/* 0: go on. 1: done. Negative: wrong usage. */
+static int parse_options(Daemon *d, int argc, char *argv[], bool *ret_dump) {
+        enum {
+                OPTION_VERSION = 256,
+                OPTION_DUMP_CONFIG,
+                OPTION_SOCKET,
+                OPTION_LOG_LEVEL,
+        };
+        static const struct option options[] = {
+                { "help", no_argument, NULL, 'h' },
+                { "version", no_argument, NULL, OPTION_VERSION },
+                { "config", required_argument, NULL, 'c' },
+                { "dump-config", no_argument, NULL, OPTION_DUMP_CONFIG },
+                { "socket", required_argument, NULL, OPTION_SOCKET },
+                { "log-level", required_argument, NULL, OPTION_LOG_LEVEL },
+                {},
+        };
+        bool dump = false;
+        int c;
+
+        while ((c = getopt_long(argc, argv, "hc:", options, NULL)) >= 0)
+                switch (c) {
+                case 'h':
+                        help();
+                        return 1;
+                case OPTION_VERSION:
+                        printf("rktlet %s\n", PROJECT_VERSION);
+                        return 1;
+                case 'c':
+                        d->config_path = optarg;
+                        break;
+                case OPTION_DUMP_CONFIG:
+                        dump = true;
+                        break;
+                case OPTION_SOCKET:
+                        if (optarg[0] != '/' || strlen(optarg) >= 108) {
+                                fprintf(stderr, "--socket= wants an absolute path of less than 108 bytes\n");
+                                return -EINVAL;
+                        }
+                        d->socket = optarg;
+                        break;
+                case OPTION_LOG_LEVEL:
+                        d->log_level = optarg;
+                        break;
+                default:
+                        return -EINVAL;
+                }
+        if (optind < argc) {
+                fprintf(stderr, "rktlet takes no arguments, only options; see --help\n");
+                return -EINVAL;
+        }
+        *ret_dump = dump;
+        return 0;
+}
+
+/* --- the process ------------------------------------------------------------------------------------------------ */
+
+/* One arena, given back early: a node is small, and pods are many. */
+static void tune_malloc(void) {
+        (void) mallopt(M_ARENA_MAX, 1);
+        (void) mallopt(M_MMAP_THRESHOLD, 128 * 1024);
+        (void) mallopt(M_TRIM_THRESHOLD, 128 * 1024);
+        (void) mallopt(M_TOP_PAD, 64 * 1024);
+}
+
+static void raise_nofile(void) {
+        struct rlimit l;
+
+        if (getrlimit(RLIMIT_NOFILE, &l) < 0)
+                return;
+        l.rlim_cur = MIN(l.rlim_max, (rlim_t) NOFILE_MAX);
+        if (setrlimit(RLIMIT_NOFILE, &l) < 0)
+                log_debug_errno(-errno, "Cannot raise the limit of open files, ignoring");
+}
+
+/* What is mounted here for a moment (layers, volumes) is nobody else's business: PID 1 would make a unit of each mount.
+ * What the host mounts is still seen. */
+static int own_mounts(Error *error) {
+        if (unshare(CLONE_NEWNS) < 0)
+                return error_set(error, -errno, "Cannot make a mount namespace; does rktlet run as root, with CAP_SYS_ADMIN?");
+        if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+                return error_set(error, -errno, "Cannot make the mounts below / slaves of the host's");
+        return 0;
+}
+
+/* Two daemons on one state directory would undo each other's work. */
+static int lock_directory(Daemon *d, Error *error) {
+        _cleanup_free_ char *path = strprintf("%s/lock", d->config.run_directory);
+        int r;
+
+        if (!path)
+                return error_oom(error);
+        r = mkdir_parents(AT_FDCWD, d->config.run_directory, 0711);
+        if (r < 0)
+                return error_set(error, r, "Cannot make %s", d->config.run_directory);
+        d->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (d->lock_fd < 0)
+                return error_set(error, -errno, "Cannot open %s", path);
+        if (flock(d->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+                if (errno == EWOULDBLOCK)
+                        return error_setf(error, GRPC_FAILED_PRECONDITION, "Another rktlet runs on %s already; stop it "
+                                          "first, or give this one a RunDirectory= and StateDirectory= of its own",
+                                          d->config.run_directory);
+                return error_set(error, -errno, "Cannot lock %s", path);
+        }
+        return 0;
+}
+
+/* --- ending ----------------------------------------------------------------------------------------------------- */
+
+static void end_fiber(Fiber *f) {
+        if (!f)
+                return;
+        fiber_cancel(f);
+        (void) fiber_join(f, NULL);
+}
+
+static int stop_fiber(void *userdata) {
+        uint64_t until = now_usec(CLOCK_MONOTONIC) + UNDO_USEC;
+        Daemon *d = userdata;
+
+        (void) sd_notify(false, "STOPPING=1\nSTATUS=Finishing calls under way");
+        if (d->server) {
+                grpc_server_drain(d->server);
+                cri_end_streams(d->cri);
+                if (grpc_server_drain_wait(d->server, DRAIN_USEC) < 0)
+                        log_notice("Some calls did not end within %u s and were cancelled",
+                                   (unsigned) (DRAIN_USEC / USEC_PER_SEC));
+        }
+        if (d->bus)
+                bus_drain_wait(d->bus);
+        end_fiber(d->loader);
+        end_fiber(d->waiter);
+        /* What was cancelled takes back what it began. */
+        while (fiber_count() > 1 && now_usec(CLOCK_MONOTONIC) < until)
+                (void) fiber_sleep(10 * USEC_PER_MSEC);
+        return sd_event_exit(d->event, 0);
+}
+
+static void begin_to_stop(Daemon *d) {
+        if (d->stopping) {
+                (void) sd_event_exit(d->event, 0);
+                return;
+        }
+        d->stopping = true;
+        if (fiber_spawn(d->event, "stop", stop_fiber, d, NULL, NULL) < 0)
+                (void) sd_event_exit(d->event, EXIT_FAILURE);
+}
+
+/* --- signals ---------------------------------------------------------------------------------------------------- */
+
+static int on_stop_signal(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata) {
+        Daemon *d = userdata;
+
+        log_info("Got SIG%s, %s", sigabbrev_np((int) si->ssi_signo),
+                 d->stopping ? "ending at once" : "ending when the calls under way are done");
+        begin_to_stop(d);
+        return 0;
+}
+
+/* The log level changes at once; all else is built into the parts and waits for a restart, which stops no container. */
+static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata) {
+        _cleanup_error_ Error error = ERROR_INIT;
+        _cleanup_config_ Config c = {};
+        Daemon *d = userdata;
+
+        (void) sd_notifyf(false, "RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long) now_usec(CLOCK_MONOTONIC));
+        if (read_config(d, &c, &error) < 0)
+                log_error("%s", strempty(error.message));
+        else {
+                (void) log_set_max_level(c.log_level);
+                log_notice("Took over LogLevel= from the configuration; other settings take effect when rktlet is "
+                           "restarted, which stops no container");
+        }
+        (void) sd_notify(false, "READY=1");
+        return 0;
+}
+
+static int add_signals(Daemon *d, Error *error) {
+        static const struct {
+                int signo;
+                sd_event_signal_handler_t handler;
+        } signals[] = {
+                { SIGTERM, on_stop_signal },
+                { SIGINT, on_stop_signal },
+                { SIGHUP, on_hangup },
+        };
+        sigset_t set;
+
+        (void) signal(SIGPIPE, SIG_IGN);
+        sigemptyset(&set);
+        for (size_t i = 0; i < ELEMENTSOF(signals); i++)
+                sigaddset(&set, signals[i].signo);
+        if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+                return error_set(error, -errno, "Cannot block signals");
+        for (size_t i = 0; i < ELEMENTSOF(signals); i++) {
+                int r;
+
+                r = sd_event_add_signal(d->event, NULL, signals[i].signo, signals[i].handler, d);
+                if (r < 0)
+                        return error_set(error, r, "Cannot wait for signals");
+        }
+        return 0;
+}
+
+/* --- beginning -------------------------------------------------------------------------------------------------- */
+
+static int listen_all(Daemon *d, Error *error) {
+        bool own = true;
+        int n, r;
+
+        n = sd_listen_fds(/* unset_environment= */ true);
+        if (n < 0)
+                return error_set(error, n, "Cannot take over systemd's sockets");
+        for (int fd = SD_LISTEN_FDS_START; fd < SD_LISTEN_FDS_START + n; fd++) {
+                if (sd_is_socket_unix(fd, SOCK_STREAM, /* listening= */ 1, NULL, 0) <= 0)
+                        return error_setf(error, GRPC_INVALID_ARGUMENT, "systemd passed a socket that is no listening "
+                                          "AF_UNIX stream socket; look at ListenStream= of rktlet.socket");
+                if (sd_is_socket_unix(fd, SOCK_STREAM, /* listening= */ 1, d->config.socket, 0) > 0)
+                        own = false;
+                r = fd_set_nonblock(fd, true);
+                if (r < 0)
+                        return error_set(error, r, "Cannot set up the socket from systemd");
+                r = grpc_server_listen(d->server, fd, error);
+                if (r < 0)
+                        return r;
+        }
+        return own ? grpc_server_listen_unix(d->server, d->config.socket, error) : 0;
+}
+
+static int make_parts(Daemon *d, Error *error) {
+        const Config *c = &d->config;
+        _cleanup_free_ char *unpack = strprintf("%s/rktlet-unpack", c->libexec_directory);
+        _cleanup_free_ char *cni_cache = strprintf("%s/cni", c->state_directory);
+        EngineEvents events;
+        int r;
+
+        if (!unpack || !cni_cache)
+                return error_oom(error);
+        r = systemd_new(d->event, &d->systemd);
+        if (r < 0)
+                return error_set(error, r, "Cannot set up the connection to systemd");
+        r = mkdir_parents(AT_FDCWD, c->state_directory, 0700);
+        if (r < 0)
+                return error_set(error, r, "Cannot make %s", c->state_directory);
+        r = image_store_open(d->event,
+                             &(ImageStoreConfig) {
+                                     .directory = c->image_directory,
+                                     .registries_directory = c->registries_directory,
+                                     .unpack_path = unpack,
+                                     .pinned = c->pinned_images,
+                                     .max_parallel_layers = (unsigned) c->parallel_layers,
+                                     .progress_timeout_usec = c->image_progress_timeout_usec,
+                             },
+                             &d->images, error);
+        if (r < 0)
+                return r;
+        r = cni_new(d->event,
+                    &(CniConfig) {
+                            .conf_directories = c->cni_conf_directories,
+                            .bin_directories = c->cni_bin_directories,
+                            .cache_directory = cni_cache,
+                            .timeout_usec = c->cni_timeout_usec,
+                    },
+                    &d->cni);
+        if (r < 0)
+                return error_set(error, r, "Cannot set up pod networks");
+        r = manager_new(d->event,
+                        &(ManagerConfig) {
+                                .state_directory = c->state_directory,
+                                .run_directory = c->run_directory,
+                                .default_slice = c->default_slice,
+                                .stop_timeout_usec = c->stop_timeout_usec,
+                        },
+                        d->systemd, d->images, d->cni, &d->manager, error);
+        if (r < 0)
+                return r;
+        events = manager_engine_events(d->manager);
+        r = native_engine_new(d->event, d->systemd,
+                              &(NativeEngineConfig) {
+                                      .crun_path = c->crun,
+                                      .libexec_path = c->libexec_directory,
+                                      .run_directory = c->run_directory,
+                                      .max_container_log_line = (int) c->log_line_max,
+                              },
+                              &events, &d->engine, error);
+        if (r < 0)
+                return r;
+        manager_set_engine(d->manager, d->engine);
+        r = cri_new(d->manager, &d->cri);
+        if (r < 0)
+                return error_set(error, r, "Cannot set up the Container Runtime Interface");
+        r = grpc_server_new(d->event, cri_methods(), d->cri, &d->server);
+        if (r < 0)
+                return error_set(error, r, "Cannot set up the gRPC server");
+        r = bus_new(d->event, d->manager, NULL, &d->bus);
+        return r < 0 ? error_set(error, r, "Cannot set up the D-Bus interface") : 0;
+}
+
+static int load_fiber(void *userdata) {
+        _cleanup_error_ Error error = ERROR_INIT;
+        Daemon *d = userdata;
+        int r;
+
+        r = manager_load(d->manager, &error);
+        if (r >= 0 || d->stopping)
+                return 0;
+        log_error("Cannot take over the pods and containers there are: %s", strempty(error.message));
+        return sd_event_exit(d->event, EXIT_FAILURE);
+}
+
+static int wait_fiber(void *userdata) {
+        Daemon *d = userdata;
+        unsigned pods, containers;
+
+        if (manager_wait_loaded(d->manager, NULL) < 0 || d->stopping)
+                return 0;
+        pods = HASH_COUNT(d->manager->pods);
+        containers = HASH_COUNT(d->manager->containers);
+        bus_set_loaded(d->bus);
+        log_info("Serving on %s: systemd %s, %u pods and %u containers found", d->config.socket,
+                 strempty(systemd_version(d->systemd)), pods, containers);
+        (void) sd_notifyf(false, "READY=1\nSTATUS=Serving on %s; %u pods and %u containers were there at the start",
+                          d->config.socket, pods, containers);
+        (void) malloc_trim(0);
+        return 0;
+}
+
+/* The socket is served first: Version answers at once, and whoever asks for more waits for the loading to end. */
+static int begin(Daemon *d, Error *error) {
+        int r;
+
+        r = sd_event_default(&d->event);
+        if (r < 0)
+                return error_set(error, r, "Cannot make an event loop");
+        r = add_signals(d, error);
+        if (r < 0)
+                return r;
+        r = sd_event_set_watchdog(d->event, true);
+        if (r < 0)
+                log_warning_errno(r, "Cannot answer systemd's watchdog, ignoring");
+        r = lock_directory(d, error);
+        if (r < 0)
+                return r;
+        raise_nofile();
+        r = own_mounts(error);
+        if (r < 0)
+                return r;
+        r = make_parts(d, error);
+        if (r < 0)
+                return r;
+        r = listen_all(d, error);
+        if (r < 0)
+                return r;
+        (void) sd_notify(false, "STATUS=Looking for pods and containers");
+        r = fiber_spawn(d->event, "wait-loaded", wait_fiber, d, NULL, &d->waiter);
+        if (r < 0)
+                return error_set(error, r, "Cannot start");
+        r = fiber_spawn(d->event, "load", load_fiber, d, NULL, &d->loader);
+        return r < 0 ? error_set(error, r, "Cannot start") : 0;
+}
+
+static int run(int argc, char *argv[]) {
+        _cleanup_(daemon_done) Daemon d = { .lock_fd = -1 };
+        _cleanup_error_ Error error = ERROR_INIT;
+        bool dump = false;
+        int r;
+
+        r = parse_options(&d, argc, argv, &dump);
+        if (r != 0)
+                return r > 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+        r = read_config(&d, &d.config, &error);
+        if (r < 0) {
+                log_error("%s", strempty(error.message));
+                return EXIT_FAILURE;
+        }
+        if (dump)
+                return config_dump(&d.config, stdout) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+        (void) log_set_max_level(d.config.log_level);
+
+        r = begin(&d, &error);
+        if (r < 0) {
+                log_error("Cannot start: %s", error_is_set(&error) ? strempty(error.message) : strerror(-r));
+                (void) sd_notifyf(false, "STATUS=%s\nERRNO=%d", strempty(error.message), -r);
+                return EXIT_FAILURE;
+        }
+        r = sd_event_loop(d.event);
+        if (r < 0)
+                log_error_errno(r, "The event loop failed");
+        return r == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+int main(int argc, char *argv[]) {
+        tune_malloc();
+        return run(argc, argv);
+}
