@@ -112,7 +112,7 @@ static int failure_level(const CriCall *c, int r, const Error *error) {
         if (error->code == GRPC_UNIMPLEMENTED || (error->code == GRPC_NOT_FOUND && !(c->method->flags & CRI_CHANGES)))
                 return LOG_DEBUG;
         if (r == -ECANCELED)
-                return c->method->flags & CRI_ENDLESS ? LOG_DEBUG : LOG_INFO;
+                return c->method->flags & CRI_STREAMS ? LOG_DEBUG : LOG_INFO;
         return LOG_WARNING;
 }
 
@@ -192,50 +192,50 @@ static int serve(GrpcCall *call, const void *request, size_t size, void *userdat
 }
 
 /* A service, a method, the request's type (or what to take instead), handler, flags. */
-#define DECODED(type) .request = runtime_v1_##type##_fields, .request_size = sizeof(runtime_v1_##type)
+#define DECODED(type) .request = runtime_v1_##type##Request_fields, .request_size = sizeof(runtime_v1_##type##Request)
 #define RAW           .request = NULL
 #define METHODS(X)                                                                                                    \
-        X(RuntimeService, Version, DECODED(VersionRequest), cri_version, CRI_BEFORE_LOAD)                             \
-        X(RuntimeService, Status, DECODED(StatusRequest), cri_status, 0)                                              \
-        X(RuntimeService, RuntimeConfig, DECODED(RuntimeConfigRequest), cri_runtime_config, 0)                        \
-        X(RuntimeService, UpdateRuntimeConfig, DECODED(UpdateRuntimeConfigRequest), cri_update_runtime_config, 0)     \
+        X(RuntimeService, Version, DECODED(Version), cri_version, CRI_BEFORE_LOAD)                                    \
+        X(RuntimeService, Status, DECODED(Status), cri_status, 0)                                                     \
+        X(RuntimeService, RuntimeConfig, DECODED(RuntimeConfig), cri_runtime_config, 0)                               \
+        X(RuntimeService, UpdateRuntimeConfig, DECODED(UpdateRuntimeConfig), cri_update_runtime_config, 0)            \
         X(RuntimeService, RunPodSandbox, RAW, cri_run_pod_sandbox, CRI_CHANGES)                                       \
-        X(RuntimeService, StopPodSandbox, DECODED(StopPodSandboxRequest), cri_stop_pod_sandbox, CRI_CHANGES)          \
-        X(RuntimeService, RemovePodSandbox, DECODED(RemovePodSandboxRequest), cri_remove_pod_sandbox, CRI_CHANGES)    \
-        X(RuntimeService, PodSandboxStatus, DECODED(PodSandboxStatusRequest), cri_pod_sandbox_status, 0)              \
-        X(RuntimeService, ListPodSandbox, DECODED(ListPodSandboxRequest), cri_list_pod_sandbox, 0)                    \
-        X(RuntimeService, StreamPodSandboxes, DECODED(StreamPodSandboxesRequest), cri_stream_pod_sandboxes, 0)        \
+        X(RuntimeService, StopPodSandbox, DECODED(StopPodSandbox), cri_stop_pod_sandbox, CRI_CHANGES)                 \
+        X(RuntimeService, RemovePodSandbox, DECODED(RemovePodSandbox), cri_remove_pod_sandbox, CRI_CHANGES)           \
+        X(RuntimeService, PodSandboxStatus, DECODED(PodSandboxStatus), cri_pod_sandbox_status, 0)                     \
+        X(RuntimeService, ListPodSandbox, DECODED(ListPodSandbox), cri_list_pod_sandbox, 0)                           \
+        X(RuntimeService, StreamPodSandboxes, DECODED(StreamPodSandboxes), cri_stream_pod_sandboxes, CRI_STREAMS)     \
         X(RuntimeService, CreateContainer, RAW, cri_create_container, CRI_CHANGES)                                    \
-        X(RuntimeService, StartContainer, DECODED(StartContainerRequest), cri_start_container, CRI_CHANGES)           \
-        X(RuntimeService, StopContainer, DECODED(StopContainerRequest), cri_stop_container, CRI_CHANGES)              \
-        X(RuntimeService, RemoveContainer, DECODED(RemoveContainerRequest), cri_remove_container, CRI_CHANGES)        \
-        X(RuntimeService, ListContainers, DECODED(ListContainersRequest), cri_list_containers, 0)                     \
-        X(RuntimeService, StreamContainers, DECODED(StreamContainersRequest), cri_stream_containers, 0)               \
-        X(RuntimeService, ContainerStatus, DECODED(ContainerStatusRequest), cri_container_status, 0)                  \
-        X(RuntimeService, ReopenContainerLog, DECODED(ReopenContainerLogRequest), cri_reopen_container_log, 0)        \
-        X(RuntimeService, ExecSync, DECODED(ExecSyncRequest), cri_exec_sync, 0)                                       \
-        X(RuntimeService, GetContainerEvents, DECODED(GetEventsRequest), cri_get_container_events, CRI_ENDLESS)       \
+        X(RuntimeService, StartContainer, DECODED(StartContainer), cri_start_container, CRI_CHANGES)                  \
+        X(RuntimeService, StopContainer, DECODED(StopContainer), cri_stop_container, CRI_CHANGES)                     \
+        X(RuntimeService, RemoveContainer, DECODED(RemoveContainer), cri_remove_container, CRI_CHANGES)               \
+        X(RuntimeService, ListContainers, DECODED(ListContainers), cri_list_containers, 0)                            \
+        X(RuntimeService, StreamContainers, DECODED(StreamContainers), cri_stream_containers, CRI_STREAMS)            \
+        X(RuntimeService, ContainerStatus, DECODED(ContainerStatus), cri_container_status, 0)                         \
+        X(RuntimeService, ReopenContainerLog, DECODED(ReopenContainerLog), cri_reopen_container_log, 0)               \
+        X(RuntimeService, ExecSync, DECODED(ExecSync), cri_exec_sync, 0)                                              \
+        X(RuntimeService, GetContainerEvents, DECODED(GetEvents), cri_get_container_events, CRI_STREAMS)              \
         X(RuntimeService, UpdateContainerResources, RAW, NULL, 0)                                                     \
         X(RuntimeService, Exec, RAW, NULL, 0)                                                                         \
         X(RuntimeService, Attach, RAW, NULL, 0)                                                                       \
         X(RuntimeService, PortForward, RAW, NULL, 0)                                                                  \
         X(RuntimeService, ContainerStats, RAW, NULL, 0)                                                               \
         X(RuntimeService, ListContainerStats, RAW, NULL, 0)                                                           \
-        X(RuntimeService, StreamContainerStats, RAW, NULL, 0)                                                         \
+        X(RuntimeService, StreamContainerStats, RAW, NULL, CRI_STREAMS)                                               \
         X(RuntimeService, PodSandboxStats, RAW, NULL, 0)                                                              \
         X(RuntimeService, ListPodSandboxStats, RAW, NULL, 0)                                                          \
-        X(RuntimeService, StreamPodSandboxStats, RAW, NULL, 0)                                                        \
+        X(RuntimeService, StreamPodSandboxStats, RAW, NULL, CRI_STREAMS)                                              \
         X(RuntimeService, CheckpointContainer, RAW, NULL, 0)                                                          \
         X(RuntimeService, ListMetricDescriptors, RAW, NULL, 0)                                                        \
         X(RuntimeService, ListPodSandboxMetrics, RAW, NULL, 0)                                                        \
-        X(RuntimeService, StreamPodSandboxMetrics, RAW, NULL, 0)                                                      \
+        X(RuntimeService, StreamPodSandboxMetrics, RAW, NULL, CRI_STREAMS)                                            \
         X(RuntimeService, UpdatePodSandboxResources, RAW, NULL, 0)                                                    \
-        X(ImageService, ListImages, DECODED(ListImagesRequest), cri_list_images, 0)                                   \
-        X(ImageService, StreamImages, DECODED(StreamImagesRequest), cri_stream_images, 0)                             \
-        X(ImageService, ImageStatus, DECODED(ImageStatusRequest), cri_image_status, 0)                                \
-        X(ImageService, PullImage, DECODED(PullImageRequest), cri_pull_image, CRI_CHANGES)                            \
-        X(ImageService, RemoveImage, DECODED(RemoveImageRequest), cri_remove_image, CRI_CHANGES)                      \
-        X(ImageService, ImageFsInfo, DECODED(ImageFsInfoRequest), cri_image_fs_info, 0)
+        X(ImageService, ListImages, DECODED(ListImages), cri_list_images, 0)                                          \
+        X(ImageService, StreamImages, DECODED(StreamImages), cri_stream_images, CRI_STREAMS)                          \
+        X(ImageService, ImageStatus, DECODED(ImageStatus), cri_image_status, 0)                                       \
+        X(ImageService, PullImage, DECODED(PullImage), cri_pull_image, CRI_CHANGES)                                   \
+        X(ImageService, RemoveImage, DECODED(RemoveImage), cri_remove_image, CRI_CHANGES)                             \
+        X(ImageService, ImageFsInfo, DECODED(ImageFsInfo), cri_image_fs_info, 0)
 
 #define AS_INDEX(service, method, request, func, method_flags) METHOD_##method,
 enum { METHODS(AS_INDEX) _METHOD_MAX };
@@ -245,7 +245,10 @@ enum { METHODS(AS_INDEX) _METHOD_MAX };
 static const CriMethod details[_METHOD_MAX] = { METHODS(AS_DETAIL) };
 
 #define AS_GRPC(service, method, request, func, method_flags)                                                         \
-        { "/runtime.v1." #service "/" #method, serve, (void *) &details[METHOD_##method] },
+        { .path = "/runtime.v1." #service "/" #method,                                                                \
+          .handler = serve,                                                                                           \
+          .data = (void *) &details[METHOD_##method],                                                                 \
+          .streaming = ((method_flags) & CRI_STREAMS) != 0 },
 
 const GrpcMethod *cri_methods(void) {
         static const GrpcMethod methods[_METHOD_MAX + 1] = { METHODS(AS_GRPC) };

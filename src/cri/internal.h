@@ -18,7 +18,7 @@ typedef struct CriCall CriCall;
 typedef enum CriFlags {
         CRI_CHANGES = 1 << 0,     /* success is worth a line in the log */
         CRI_BEFORE_LOAD = 1 << 1, /* answered while the state is still being read */
-        CRI_ENDLESS = 1 << 2,     /* ended by the client, which is no failure */
+        CRI_STREAMS = 1 << 2,     /* any number of messages; that the client ends it is no failure */
 } CriFlags;
 
 typedef struct CriMethod {
