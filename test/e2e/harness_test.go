@@ -30,6 +30,7 @@ var (
 	socketPath  = flag.String("socket", "/run/rktlet/rktlet.sock", "the daemon's socket")
 	registry    = flag.String("registry", "127.0.0.1:5000", "where the test images are")
 	daemonUnit  = flag.String("daemon-unit", "rktlet.service", "the daemon's unit")
+	slow        = flag.Int("slow", 1, "how many times slower than usual this machine is")
 	rt          cri.RuntimeServiceClient
 	img         cri.ImageServiceClient
 	workDir     = "/run/e2e"
@@ -217,7 +218,9 @@ var (
 )
 
 // privileged asks for it as the kubelet does.
-var privileged = security(func(s *cri.LinuxContainerSecurityContext) { s.Privileged, s.MaskedPaths, s.ReadonlyPaths = true, nil, nil })
+var privileged = security(func(s *cri.LinuxContainerSecurityContext) {
+	s.Privileged, s.MaskedPaths, s.ReadonlyPaths = true, nil, nil
+})
 
 // containerConfig describes a container of the base image that sleeps.
 func (p *podT) containerConfig(mods ...ctrMod) *cri.ContainerConfig {
@@ -414,7 +417,7 @@ func (c *ctrT) waitForLog(text string) {
 // eventually tries again until check returns nil, and fails the test when that takes too long.
 func eventually(t testing.TB, limit time.Duration, what string, check func() error) {
 	t.Helper()
-	deadline := time.Now().Add(limit)
+	deadline := time.Now().Add(limit * time.Duration(*slow))
 	for {
 		err := check()
 		if err == nil {
