@@ -1,7 +1,7 @@
 /* The table of methods, and what the runtime says of itself; idempotence, limits and errors of the others. */
 
 #include "basic/json-util.h"
-#include "cri/test-stub.h"
+#include "cri/test-call.h"
 
 static void test_all_methods_are_there(void) {
         const GrpcMethod *methods = cri_methods();

@@ -4,7 +4,7 @@
 
 #include "basic/json-util.h"
 #include "cri/describe.h"
-#include "cri/test-stub.h"
+#include "cri/test-call.h"
 
 static void test_list_pods(void) {
         static runtime_v1_PodSandboxFilter_LabelSelectorEntry shop[] = {
@@ -139,45 +139,6 @@ static void test_pod_status(void) {
 
         CHECK(CALL(PodSandboxStatus, .pod_sandbox_id = s("f")) < 0);
         CHECK_EQ(last_error.code, GRPC_NOT_FOUND);
-}
-
-static void fill_container(Container *k) {
-        static int64_t groups[] = { 5, 6 };
-        static runtime_v1_Mount mounts[2];
-        static char *args[] = { (char *) "-c", (char *) "exit 3" };
-        static struct {
-                pb_size_t size;
-                pb_byte_t bytes[2];
-        } value = { 2, { 0xff, 'x' } };
-        static runtime_v1_KeyValue envs[1];
-
-        mounts[0] = (runtime_v1_Mount) {
-                .container_path = s("/data"),
-                .host_path = s("/srv"),
-                .readonly = true,
-                .propagation = runtime_v1_MountPropagation_PROPAGATION_BIDIRECTIONAL,
-        };
-        mounts[1] = (runtime_v1_Mount) { .container_path = s("/img"), .has_image = true, .image.image = s("data:1") };
-        envs[0] = (runtime_v1_KeyValue) { s("K"), (pb_bytes_array_t *) &value };
-        k->started_usec = 1700000000000003;
-        k->finished_usec = 1700000000000004;
-        k->exit_code = 137;
-        k->pid = 99;
-        k->reason = s("OOMKilled");
-        k->message = s("out of memory");
-        k->log_path = s("/var/log/pods/x/main/0.log");
-        k->image = &images[0];
-        k->info = (EngineContainerInfo) { 1000, 2000, groups, 2, SIGQUIT };
-        k->request.config.mounts = mounts;
-        k->request.config.mounts_count = 2;
-        k->request.config.args = args;
-        k->request.config.args_count = 2;
-        k->request.config.envs = envs;
-        k->request.config.envs_count = 1;
-        k->request.config.has_linux = true;
-        k->request.config.linux.has_resources = true;
-        k->request.config.linux.resources.cpu_shares = 512;
-        k->request.config.linux.resources.oom_score_adj = -5;
 }
 
 static void test_container_status(void) {

@@ -2,7 +2,7 @@
 
 #include "basic/fiber.h"
 #include "cri/stream.h"
-#include "cri/test-stub.h"
+#include "cri/test-call.h"
 
 /* A crowd of containers: batches of streams, and how long a list takes. */
 static void test_many_containers(void) {

@@ -1,28 +1,8 @@
 #include "cri/test-stub.h"
 
+#include <signal.h>
+
 #include "image/reference.h"
-
-/* --- the transport ---------------------------------------------------------------------------------------------- */
-
-void *grpc_message_alloc(size_t size) {
-        return malloc(size);
-}
-void *grpc_message_realloc(void *message, size_t size) {
-        return realloc(message, size);
-}
-void grpc_message_free(void *message) {
-        free(message);
-}
-int grpc_call_send_take(GrpcCall *c, void *message, size_t size) {
-        CHECK(c->n_sent < ELEMENTSOF(c->sent));
-        CHECK(size <= GRPC_MESSAGE_MAX);
-        c->sent[c->n_sent].data = message;
-        c->sent[c->n_sent++].size = size;
-        return 0;
-}
-const GrpcMethod *grpc_call_method(const GrpcCall *c) {
-        return c->method;
-}
 
 /* --- what lies below -------------------------------------------------------------------------------------------- */
 
@@ -110,6 +90,8 @@ int container_create(Manager *m, const void *request, size_t size, Container **r
 }
 int container_start(Container *k, Error *error) {
         stub.container = k;
+        for (ManagerSubscription *sub = manager.subscriptions; sub; sub = sub->next)
+                sub->func(&manager, MANAGER_CONTAINER_STARTED, k->pod, k, sub->userdata);
         return stub_result(error, "cannot start the container");
 }
 int container_stop(Container *k, uint64_t timeout_usec, Error *error) {
@@ -285,79 +267,41 @@ void build(void) {
                 CHECK_EQ(cri_new(&manager, &cri), 0);
 }
 
-/* --- calling ---------------------------------------------------------------------------------------------------- */
+void fill_container(Container *k) {
+        static int64_t groups[] = { 5, 6 };
+        static runtime_v1_Mount mounts[2];
+        static char *args[] = { (char *) "-c", (char *) "exit 3" };
+        static struct {
+                pb_size_t size;
+                pb_byte_t bytes[2];
+        } value = { 2, { 0xff, 'x' } };
+        static runtime_v1_KeyValue envs[1];
 
-GrpcCall call;
-Error last_error;
-
-static void clear_call(void) {
-        for (size_t i = 0; i < call.n_sent; i++)
-                free(call.sent[i].data);
-        call = (GrpcCall) {};
-        error_clear(&last_error);
-}
-
-int call_raw(const char *method, const void *data, size_t size) {
-        const GrpcMethod *m;
-
-        clear_call();
-        for (m = cri_methods(); m->path; m++)
-                if (streq(strrchr(m->path, '/') + 1, method))
-                        break;
-        CHECK(m->path);
-        call.method = m;
-        return m->handler(&call, data, size, cri, &last_error);
-}
-
-int call_message(const char *method, const pb_msgdesc_t *fields, const void *request) {
-        _cleanup_free_ void *data = NULL;
-        size_t size;
-
-        CHECK_EQ(message_encode(fields, request, NULL, SIZE_MAX, &data, &size, NULL), 0);
-        return call_raw(method, data, size);
-}
-
-void decode_reply(size_t i, const pb_msgdesc_t *fields, void *ret) {
-        pb_istream_t stream;
-
-        CHECK(i < call.n_sent);
-        stream = pb_istream_from_buffer(call.sent[i].data, call.sent[i].size);
-        CHECK(pb_decode(&stream, fields, ret));
-}
-
-/* Lists are callbacks: the first byte of each entry's ID is enough to know it. */
-char ids[8192];
-bool collect_ids(pb_istream_t *stream, const pb_field_iter_t *field, void **arg) {
-        const pb_msgdesc_t *fields = *arg;
-        union {
-                runtime_v1_PodSandbox pod;
-                runtime_v1_Container container;
-                runtime_v1_Image image;
-        } u = {};
-        const char *id;
-
-        CHECK(pb_decode(stream, fields, &u));
-        id = fields == runtime_v1_PodSandbox_fields  ? u.pod.id
-             : fields == runtime_v1_Container_fields ? u.container.id
-                                                     : u.image.id;
-        if (strlen(ids) < sizeof ids - 1)
-                ids[strlen(ids)] = startswith(id, "sha256:") ? id[7] : id[0];
-        pb_release(fields, &u);
-        return true;
-}
-
-
-int run_tests(const TestCase *cases, size_t n) {
-        int r;
-
-        /* The failures are wanted. */
-        log_set_max_level(LOG_CRIT);
-        r = test_main(cases, n);
-        clear_call();
-        free(stub.argv);
-        free(stub.auth);
-        HASH_CLEAR(hh, manager.pods);
-        HASH_CLEAR(hh, manager.containers);
-        cri = cri_free(cri);
-        return r;
+        mounts[0] = (runtime_v1_Mount) {
+                .container_path = s("/data"),
+                .host_path = s("/srv"),
+                .readonly = true,
+                .propagation = runtime_v1_MountPropagation_PROPAGATION_BIDIRECTIONAL,
+        };
+        mounts[1] = (runtime_v1_Mount) { .container_path = s("/img"), .has_image = true, .image.image = s("data:1") };
+        envs[0] = (runtime_v1_KeyValue) { s("K"), (pb_bytes_array_t *) &value };
+        k->started_usec = 1700000000000003;
+        k->finished_usec = 1700000000000004;
+        k->exit_code = 137;
+        k->pid = 99;
+        k->reason = s("OOMKilled");
+        k->message = s("out of memory");
+        k->log_path = s("/var/log/pods/x/main/0.log");
+        k->image = &images[0];
+        k->info = (EngineContainerInfo) { 1000, 2000, groups, 2, SIGQUIT };
+        k->request.config.mounts = mounts;
+        k->request.config.mounts_count = 2;
+        k->request.config.args = args;
+        k->request.config.args_count = 2;
+        k->request.config.envs = envs;
+        k->request.config.envs_count = 1;
+        k->request.config.has_linux = true;
+        k->request.config.linux.has_resources = true;
+        k->request.config.linux.resources.cpu_shares = 512;
+        k->request.config.linux.resources.oom_score_adj = -5;
 }

@@ -1,18 +1,9 @@
 #pragma once
-/* For the tests of the handlers: a manager built by hand, and stubs of everything below and above them. */
+/* For the tests of the handlers: a manager built by hand, and stubs of everything below it. */
 
 #include "basic/log.h"
 #include "basic/test.h"
 #include "cri/internal.h"
-
-struct GrpcCall {
-        const GrpcMethod *method;
-        struct {
-                uint8_t *data;
-                size_t size;
-        } sent[64];
-        size_t n_sent;
-};
 
 /* What the stubs answer, and what they were asked. */
 typedef struct Stub {
@@ -32,11 +23,9 @@ typedef struct Stub {
 extern Stub stub;
 extern Manager manager;
 extern Cri *cri;
-extern Pod pods[3];           /* a: ready, b: not ready, c: starting */
+extern Pod pods[3];             /* a: ready, b: not ready, c: starting */
 extern Container containers[4]; /* 1: running in a, 2: exited in a, 3: unknown in b, 4: being created in a */
-extern Image images[3];       /* sha256:aa, sha256:bb, sha256:cc */
-extern GrpcCall call;
-extern Error last_error;
+extern Image images[3];         /* sha256:aa, sha256:bb, sha256:cc */
 
 /* A literal where nanopb wants a char pointer. */
 static inline char *s(const char *text) {
@@ -46,31 +35,5 @@ static inline char *s(const char *text) {
 /* All of the above as new. */
 void build(void);
 void make_container(Container *k, char digit, Pod *p, const char *name, ContainerPhase phase);
-/* Runs the cases, quietly, and frees what is left. */
-int run_tests(const TestCase *cases, size_t n);
-
-int call_raw(const char *method, const void *data, size_t size);
-int call_message(const char *method, const pb_msgdesc_t *fields, const void *request);
-#define CALL(method, ...)                                                                                             \
-        call_message(#method, runtime_v1_##method##Request_fields, &(runtime_v1_##method##Request){ __VA_ARGS__ })
-
-void decode_reply(size_t i, const pb_msgdesc_t *fields, void *ret);
-#define REPLY(method, ret)                                                                                            \
-        ({                                                                                                            \
-                CHECK_EQ(call.n_sent, 1);                                                                             \
-                decode_reply(0, runtime_v1_##method##Response_fields, (ret));                                         \
-        })
-#define RELEASE(method, reply) pb_release(runtime_v1_##method##Response_fields, (reply))
-
-/* The first digits of the IDs in a list, which is a callback. */
-extern char ids[8192];
-bool collect_ids(pb_istream_t *stream, const pb_field_iter_t *field, void **arg);
-#define LISTED(method, list_field, type)                                                                              \
-        ({                                                                                                            \
-                runtime_v1_##method##Response _r = { .list_field = { { .decode = collect_ids },                       \
-                                                                     (void *) runtime_v1_##type##_fields } };         \
-                memset(ids, 0, sizeof ids);                                                                           \
-                for (size_t _i = 0; _i < call.n_sent; _i++)                                                           \
-                        decode_reply(_i, runtime_v1_##method##Response_fields, &_r);                                  \
-                ids;                                                                                                  \
-        })
+/* Everything that can be known of a container. */
+void fill_container(Container *k);
