@@ -1,4 +1,5 @@
 #include "basic/fiber.h"
+#include "basic/process.h"
 #include "basic/string-util.h"
 #include "basic/test.h"
 #include "bus/internal.h"
@@ -307,12 +308,68 @@ static int restart_body(void *userdata) {
         return 0;
 }
 
+static void ctl(const char *arguments, int status, const char *output, const char *errors) {
+        _cleanup_strv_free_ char **argv = NULL;
+        _cleanup_(process_result_done) ProcessResult result = {};
+        _cleanup_free_ char *line = strprintf("%s %s", getenv("RKTLETCTL"), arguments);
+        _cleanup_free_ char *address = strprintf("DBUS_SYSTEM_BUS_ADDRESS=%s", fake->bus_address);
+        const char *env[] = { address, NULL };
+
+        CHECK_EQ(strv_split(line, " ", &argv), 0);
+        CHECK_EQ(process_run(&(ProcessOptions) { .argv = (const char *const *) argv, .env = env, .output_max = 65536,
+                                                 .error_max = 65536, .timeout_usec = 20 * USEC_PER_SEC }, &result, NULL), 0);
+        if (!strstr(result.output, output) || !strstr(result.error, errors) || result.status != status)
+                fprintf(stderr, "%s: status %d, %s%s", arguments, result.status, result.output, result.error);
+        CHECK_EQ(result.code, CLD_EXITED);
+        CHECK_EQ(result.status, status);
+        CHECK(strstr(result.output, output));
+        CHECK(strstr(result.error, errors));
+}
+
+static int ctl_body(void *userdata) {
+        wait_served();
+        ctl("list-pods", 0, "ID           NAMESPACE NAME  STATE AGE", "");
+        ctl("", 0, "aaaaaaaaaaaa default   nginx ready ", "");
+        ctl("list-pods", 0, "\n1 pods listed.\n", "");
+        ctl("--full --no-legend list-pods", 0, A32 A32 " default nginx ready ", "");
+        ctl("list-containers", 0, "111111111111 aaaaaaaaaaaa web  running ", "");
+        ctl("list-images", 0, "feed a/b:1 42B  no\n", "");
+        ctl("-j list-images", 0, "\"tags\": [\n                        \"a/b:1\"\n", "");
+        ctl("--json list-pods", 0, "\"ip\": \"10.0.0.9\"", "");
+        ctl("-j list-containers", 0, "\"exit_code\": 0", "");
+        ctl("status", 0, "   Containers: 1\n", "");
+        ctl("show a 1", 0, "Labels.app=web\n", "");
+        ctl("show a 1", 0, "\nImage=nginx:1\n", "");
+        ctl("show a", 0, "\nIPs=10.0.0.9 fd00::9\n", "");
+        ctl("-j show a", 0, "\"Namespace\": \"default\"", "");
+        ctl("show zz", 1, "", "There is no pod and no container with ID \"zz\"");
+        ctl("stop-pod aaa", 0, "", "");
+        CHECK_EQ(n_pod_stop, 1);
+        ctl("-t 2s stop-container 11", 1, "", "It does not want to\n");
+        CHECK_EQ(last_timeout, 2000000);
+        ctl("-t never stop-container 11", 1, "", "--timeout=never is no time span");
+        ctl("show", 1, "", "show wants at least one ID");
+        ctl("nonsense", 1, "", "Unknown command \"nonsense\"");
+        ctl("--nonsense", 1, "", "unrecognized option");
+        ctl("--help", 0, "list-containers", "");
+        ctl("--version", 0, "rktletctl " PROJECT_VERSION, "");
+
+        /* Nothing that is shown steers the terminal. */
+        pod.request.config.metadata.name = (char *) "a\033[2Jb";
+        ctl("list-pods", 0, " a?[2Jb ", "");
+        bus_drain_wait(served);
+        CHECK_EQ(fiber_sleep(50 * USEC_PER_MSEC), 0);
+        ctl("list-pods", 1, "", "rktlet does not run");
+        return 0;
+}
+
 static void run(FiberFunc func, bool late) {
         fill();
         n_pod_stop = n_container_stop = 0;
         stop_hangs = false;
         CHECK(sd_event_new(&event) >= 0);
         fake = fake_systemd_new(event);
+        CHECK_EQ(systemd_new(event, &manager.systemd), 0);
         if (late)
                 CHECK_EQ(bus_new(event, &manager, fake->bus_address, &served), 0);
         if (fake_systemd_start_daemon(fake)) {
@@ -325,6 +382,7 @@ static void run(FiberFunc func, bool late) {
         } else
                 printf("# no dbus-daemon here\n");
         served = bus_free(served);
+        manager.systemd = systemd_free(manager.systemd);
         fake = fake_systemd_free(fake);
         CHECK_EQ(fiber_count(), 0);
         event = sd_event_unref(event);
@@ -350,7 +408,14 @@ static void a_bus_that_appears_later_is_taken(void) {
 static void a_bus_that_was_restarted_is_taken_again(void) {
         run(restart_body, false);
 }
+static void rktletctl_shows_and_stops_them(void) {
+        if (getenv("RKTLETCTL"))
+                run(ctl_body, false);
+        else
+                printf("# RKTLETCTL= is not set\n");
+}
 
 TEST_MAIN(TEST_CASE(pods_and_containers_are_objects), TEST_CASE(methods_stop_them),
           TEST_CASE(draining_ends_what_is_under_way), TEST_CASE(changes_are_announced),
-          TEST_CASE(a_bus_that_appears_later_is_taken), TEST_CASE(a_bus_that_was_restarted_is_taken_again))
+          TEST_CASE(a_bus_that_appears_later_is_taken), TEST_CASE(a_bus_that_was_restarted_is_taken_again),
+          TEST_CASE(rktletctl_shows_and_stops_them))
