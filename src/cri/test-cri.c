@@ -16,7 +16,8 @@ static void test_all_methods_are_there(void) {
                 CHECK_STREQ(strrchr(m->path, '/') + 1, detail->name);
                 for (const GrpcMethod *o = methods; o < m; o++)
                         CHECK(!streq(o->path, m->path));
-                CHECK_EQ(m->streaming, startswith(detail->name, "Stream") || streq(detail->name, "GetContainerEvents"));
+                CHECK_EQ(m->streaming,
+                         startswith(detail->name, "Stream") || streq(detail->name, "GetContainerEvents"));
                 if (detail->serve)
                         continue;
                 unimplemented++;
