@@ -365,3 +365,22 @@ func TestRegistryThatHangsIsLeftWhenTheClientLeaves(t *testing.T) {
 		return err
 	})
 }
+
+func TestRegistryMirrorsAreTriedInOrder(t *testing.T) {
+	daemonStays(t)
+	f := front(t, nil)
+	dir := "/etc/rktlet/registries.d/mirrored.invalid"
+	writeFile(t, dir+"/test.conf", "[Registry]\nFallback=no\n[Mirror]\nURL=http://127.0.0.1:1\n[Mirror]\nURL=http://"+f.address+"\n", 0o644)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	image := "mirrored.invalid/test/tags:2"
+	id := do(t, img.PullImage, &cri.PullImageRequest{Image: spec(image)}).ImageRef
+	if f.requests.Load() == 0 {
+		t.Error("the mirror was not asked")
+	}
+	if st := imageStatus(t, image); st == nil || st.Id != id {
+		t.Errorf("not found by its own name: %v", st)
+	}
+	removeImage(t, image)
+	writeFile(t, dir+"/test.conf", "[Registry]\nNoSuchKey=1\n[", 0o644)
+	contains(t, "the error", refused(t, img.PullImage, &cri.PullImageRequest{Image: spec(image)}), "test.conf")
+}
