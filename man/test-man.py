@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Holds the pages, the example configuration and the D-Bus page against the code they describe.
+
+Usage: test-man.py SOURCE_ROOT MAN_BUILD_DIR PROGRAM...    (programs: rktlet, rktletctl; their --help is read)
+"""
+import pathlib
+import re
+import subprocess
+import sys
+
+root, man = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+number = 0
+failed = False
+
+
+def check(what, *missing):
+    global number, failed
+    number += 1
+    missing = sorted(set().union(*missing))
+    failed |= bool(missing)
+    print("not ok" if missing else "ok", number, "-", what, *([":", " ".join(missing)] if missing else []))
+
+
+def page(name):
+    return (man / name).read_text().replace("\\-", "-")
+
+
+settings = set(re.findall(r'"(?:Manager|Engine|Network|Image)", "(\w+)"', (root / "src/config.c").read_text()))
+example = set(re.findall(r"^#(\w+)=", (root / "units/rktlet.conf").read_text(), re.M))
+described = set(re.findall(r"^\.I (\w+)=$", page("rktlet.conf.5"), re.M))
+check("the example configuration has each setting", settings ^ example)
+check("rktlet.conf(5) describes each setting", settings ^ described)
+
+for program in sys.argv[3:]:
+    name = pathlib.Path(program).name
+    help_text = subprocess.run([program, "--help"], check=True, capture_output=True, text=True).stdout
+    text = page({"rktlet": "rktlet.8", "rktletctl": "rktletctl.1"}[name])
+    described = set(re.findall(r"--[a-z][a-z-]*", text)) - {"--dump-config"} | ({"--dump-config"} if name == "rktlet" else set())
+    options = set(re.findall(r"--[a-z][a-z-]*", help_text))
+    check(f"the page of {name} has each option", options - described)
+    check(f"the page of {name} has no other", described - options)
+    commands = set(re.findall(r"^  ([a-z][a-z-]+)", help_text, re.M))
+    check(f"the page of {name} has each command", {c for c in commands if not re.search(rf"^\.BI? {c}", text, re.M)})
+
+dbus = page("org.rktlet1.5")
+for source in sorted((root / "src/bus").glob("*-object.c")):
+    code = source.read_text()
+    members = set(re.findall(r'SD_BUS_PROPERTY\("(\w+)", "([^"]+)"', code))
+    check(f"org.rktlet1(5) has the properties of {source.name}",
+          {n for n, t in members if not re.search(rf"^readonly {re.escape(t)} {n};", dbus, re.M)})
+    methods = set(re.findall(r'SD_BUS_METHOD(?:_WITH_NAMES)?\("(\w+)"', code))
+    check(f"org.rktlet1(5) has the methods of {source.name}", {m for m in methods if not re.search(rf"^{m}\(", dbus, re.M)})
+
+for name in sorted(man.glob("*.[158]")):
+    r = subprocess.run(["groff", "-man", "-Tutf8", "-ww", str(name)], capture_output=True, text=True) \
+        if pathlib.Path("/usr/bin/groff").exists() else None
+    check(f"{name.name} is well-formed", set(r.stderr.splitlines()) if r else set())
+
+print(f"1..{number}")
+sys.exit(failed)
