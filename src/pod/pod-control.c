@@ -12,7 +12,7 @@
 #define CONNECTIONS_MAX 16
 #define BACKLOG 64
 /* How long a log may be unwritable before a drain says so, and before a removal drops what is left. */
-#define DRAIN_NSEC (5 * NSEC_PER_SEC)
+#define DRAIN_NSEC (3 * NSEC_PER_SEC)
 #define REMOVE_NSEC (2 * NSEC_PER_SEC)
 
 typedef struct Connection {

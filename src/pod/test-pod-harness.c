@@ -14,7 +14,7 @@
 #include "pod/test-pod-harness.h"
 
 #define PATIENCE_MSEC 20000
-#define IDLE_MSEC 60
+#define IDLE_MSEC 20
 
 void harness_init(Harness *h, const char *const *args) {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -231,9 +231,17 @@ int harness_stop(Harness *h, int signo) {
         return harness_reap(h);
 }
 
-/* Waits for the next stop; false when none comes for a while. */
-static bool next_stop(Harness *h, int *ret_status) {
-        for (int i = 0; i < IDLE_MSEC * 10; i++) {
+/* Is it stopped where it starts to wait for events? */
+static bool waits_for_events(Harness *h) {
+        struct __ptrace_syscall_info info = {};
+
+        return ptrace(PTRACE_GET_SYSCALL_INFO, h->pid, sizeof info, &info) > 0 &&
+               info.op == PTRACE_SYSCALL_INFO_ENTRY && info.entry.nr == SYS_epoll_pwait;
+}
+
+/* Waits for the next stop; false when none comes for a while, though it `may_wait` for something. */
+static bool next_stop(Harness *h, bool may_wait, int *ret_status) {
+        for (int i = 0; i < (may_wait ? IDLE_MSEC : PATIENCE_MSEC) * 10; i++) {
                 pid_t p = waitpid(h->pid, ret_status, __WALL | WNOHANG);
 
                 CHECK(p >= 0);
@@ -242,21 +250,24 @@ static bool next_stop(Harness *h, int *ret_status) {
                 harness_process(h);
                 (void) usleep(100);
         }
+        CHECK(may_wait);
         return false;
 }
 
 static bool harness_step(Harness *h, unsigned n, unsigned steps) {
+        bool may_wait = true; /* the first stop is in the middle of waiting */
         int status;
 
         for (unsigned i = 0; i < n; i++) {
                 CHECK_EQ(ptrace(PTRACE_SYSCALL, h->pid, NULL, NULL), 0);
-                if (!next_stop(h, &status))
+                if (!next_stop(h, may_wait, &status))
                         return false;
                 CHECK(WIFSTOPPED(status));
+                may_wait = waits_for_events(h);
         }
         for (unsigned i = 0; i < steps; i++) {
                 CHECK_EQ(ptrace(PTRACE_SINGLESTEP, h->pid, NULL, NULL), 0);
-                if (!next_stop(h, &status))
+                if (!next_stop(h, /* may_wait= */ true, &status))
                         break;
                 CHECK(WIFSTOPPED(status));
         }
@@ -269,14 +280,14 @@ bool harness_kill_at(Harness *h, unsigned n, unsigned steps, void (*poke)(void *
 
         CHECK_EQ(ptrace(PTRACE_SEIZE, h->pid, NULL, PTRACE_O_TRACESYSGOOD), 0);
         CHECK_EQ(ptrace(PTRACE_INTERRUPT, h->pid, NULL, NULL), 0);
-        CHECK(next_stop(h, &status));
+        CHECK(next_stop(h, /* may_wait= */ false, &status));
         if (poke)
                 poke(userdata);
         if (harness_step(h, n, steps))
                 return true;
         /* Idle: let go of it. */
         CHECK_EQ(ptrace(PTRACE_INTERRUPT, h->pid, NULL, NULL), 0);
-        CHECK(next_stop(h, &status));
+        CHECK(next_stop(h, /* may_wait= */ false, &status));
         CHECK_EQ(ptrace(PTRACE_DETACH, h->pid, NULL, NULL), 0);
         return false;
 }
@@ -285,10 +296,10 @@ bool harness_spawn_kill_at(Harness *h, unsigned n) {
         int status;
 
         harness_fork(h, /* traced= */ true);
-        CHECK(next_stop(h, &status));
+        CHECK(next_stop(h, /* may_wait= */ false, &status));
         for (unsigned i = 0; i < n; i++) {
                 CHECK_EQ(ptrace(PTRACE_SYSCALL, h->pid, NULL, NULL), 0);
-                CHECK(next_stop(h, &status));
+                CHECK(next_stop(h, /* may_wait= */ false, &status));
                 CHECK(WIFSTOPPED(status));
                 if (h->ready) {
                         CHECK_EQ(ptrace(PTRACE_DETACH, h->pid, NULL, NULL), 0);

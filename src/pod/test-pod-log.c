@@ -1,12 +1,10 @@
 /* The log pump, from outside: the real program, killed wherever it can be. */
 
+#include <dirent.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <pthread.h>
 #include <pty.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -390,11 +388,25 @@ static void test_only_regular_files_are_logs(void) {
         harness_done(&h);
 }
 
+static int count_fds(pid_t pid) {
+        char path[64];
+        int n = 0;
+        DIR *d;
+
+        CHECK(snprintf(path, sizeof path, "/proc/%d/fd", pid) > 0);
+        d = opendir(path);
+        CHECK(d);
+        while (readdir(d))
+                n++;
+        closedir(d);
+        return n;
+}
+
 static void test_descriptors_stay_flat(void) {
-        char link[64], *log;
+        int first = -1, fds, patience = 1000;
         size_t store;
         Harness h;
-        int first = -1;
+        char *log;
 
         harness_init(&h, NULL);
         harness_start(&h);
@@ -402,7 +414,6 @@ static void test_descriptors_stay_flat(void) {
         log = path_in(&h, "a.log");
         for (int i = 0; i < 200; i++) {
                 Pipes p;
-                int fd;
 
                 pipes_open(&p, true);
                 CHECK_EQ(harness_request(&h, POD_ADD_STREAMS, "a", log, 0, p.fds, NULL), 0);
@@ -425,14 +436,13 @@ static void test_descriptors_stay_flat(void) {
                         first = -1;
                 }
 
-                /* The lowest free number tells how many it has. */
-                for (fd = 0;; fd++) {
-                        CHECK(snprintf(link, sizeof link, "/proc/%d/fd/%d", h.pid, fd) > 0);
-                        if (access(link, F_OK) < 0)
-                                break;
+                /* The connection is closed a little after its reply was sent. */
+                for (fds = count_fds(h.pid); first >= 0 && fds != first && patience > 0; patience--) {
+                        usleep(1000);
+                        fds = count_fds(h.pid);
                 }
-                CHECK(first < 0 || first == fd);
-                first = fd;
+                CHECK(first < 0 || first == fds);
+                first = fds;
         }
         CHECK_EQ(file_size(log), 200 * (41 + 4));
         harness_done(&h);
@@ -524,14 +534,14 @@ static void test_memory_is_given_back(void) {
         put(p.fds[POD_STDOUT_WRITE], text, 1 << 20);
         put(p.fds[POD_STDERR_WRITE], "unfinished", 10);
         usleep(1600 * 1000);
-        (void) snprintf(path, sizeof path, "/proc/%d/smaps_rollup", h.pid);
+        (void) snprintf(path, sizeof path, "/proc/%d/status", h.pid);
         f = fopen(path, "re");
         CHECK(f);
         while (fgets(line, sizeof line, f))
-                if (sscanf(line, "Private_Dirty: %ld kB", &k) == 1)
-                        dirty = k;
+                if (sscanf(line, "RssAnon: %ld kB", &k) == 1 || sscanf(line, "RssShmem: %ld kB", &k) == 1)
+                        dirty += k;
         fclose(f);
-        fprintf(stderr, "# private dirty: %ld KiB\n", dirty);
+        fprintf(stderr, "# memory of its own: %ld KiB\n", dirty);
         CHECK(dirty > 0 && dirty <= 70);
         CHECK_EQ(harness_request(&h, POD_DRAIN, "a", NULL, 0, NULL, NULL), 0);
         log_check((const char *[]) { path_in(&h, "a.log"), NULL }, 16384, text, 1 << 20, "unfinished", 10);
