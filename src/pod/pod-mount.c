@@ -18,7 +18,7 @@
 /* Walks to the target component by component, never through a symbolic link; makes directories when told. */
 static int target_open(const char *root, const char *target, bool make, Text *why) {
         struct open_how how = {
-                .flags = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
+                .flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
                 .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
         };
         const char *p = startswith(target, root);

@@ -5,22 +5,21 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <time.h>
 
 #include "pod/pod-notify.h"
 #include "pod/pod-stream.h"
 
-#define LIST_MAX 512 /* pieces of a writev() */
+#define ROOM_SIZE (64 * 1024) /* bytes of a write() */
 #define DIE_PAUSE_NSEC (200 * 1000 * 1000)
 
 /* Pages of their own, so that they can be given back. */
 static struct {
-        struct iovec iov[LIST_MAX];
-} list __attribute__((__aligned__(4096)));
+        char text[ROOM_SIZE];
+} room __attribute__((__aligned__(4096)));
 
 void stream_trim(void) {
-        (void) SYS(madvise, &list, sizeof list, MADV_DONTNEED);
+        (void) SYS(madvise, &room, sizeof room, MADV_DONTNEED);
 }
 
 static StreamRecord *stream_record(uint32_t index) {
@@ -178,33 +177,48 @@ static inline bool piece_next(const char *p, size_t n, size_t line_max, bool flu
         return true;
 }
 
-static void list_add(size_t *n, const char *p, size_t size) {
-        list.iov[(*n)++] = (struct iovec) { .iov_base = (char *) p, .iov_len = size };
-}
+/* Lines on their way into a file; their first `skip` bytes are there already. */
+typedef struct Output {
+        int fd;
+        uint64_t skip;
+        size_t n; /* bytes in the room */
+} Output;
 
-/* Writes the list but its first *skip bytes; those that were written or skipped are taken off it. */
-static int list_write(int fd, size_t n, uint64_t *skip) {
-        struct iovec *iov = list.iov;
-        size_t k = *skip;
+static int output_flush(Output *o) {
+        size_t k = MIN((uint64_t) o->n, o->skip);
 
-        for (;;) {
-                int r;
+        o->skip -= k;
+        while (k < o->n) {
+                int r = SYS(write, o->fd, room.text + k, o->n - k);
 
-                for (; n > 0 && k >= iov->iov_len; iov++, n--)
-                        k -= iov->iov_len;
-                if (n == 0) {
-                        *skip = k;
-                        return 0;
-                }
-                iov->iov_base = (char *) iov->iov_base + k;
-                iov->iov_len -= k;
-                k = 0;
-                r = SYS(writev, fd, iov, n);
                 if (r == -EINTR)
                         continue;
                 if (r <= 0)
                         return r < 0 ? r : -ENOSPC;
-                k = (size_t) r;
+                k += (size_t) r;
+        }
+        o->n = 0;
+        return 0;
+}
+
+static int output_put(Output *o, const char *p, size_t n) {
+        int r;
+
+        for (;;) {
+                size_t k = MIN(n, sizeof room.text - o->n), i = 0;
+
+                for (; i + 8 <= k; i += 8)
+                        __builtin_memcpy(room.text + o->n + i, p + i, 8);
+                for (; i < k; i++)
+                        room.text[o->n + i] = p[i];
+                o->n += k;
+                if (k == n)
+                        return 0;
+                p += k;
+                n -= k;
+                r = output_flush(o);
+                if (r < 0)
+                        return r;
         }
 }
 
@@ -215,7 +229,9 @@ static int stream_write_lines(uint32_t index, uint64_t skip) {
                left = word_size(r->word);
         const char *p = stream_buffer(index) + start;
         char prefix[2][STAMP_SIZE + STRLEN(" stdout F ")];
+        Output output = { .fd = stream_container(index)->log, .skip = skip };
         bool flush = r->word & WORD_FLUSH;
+        Piece piece;
         int q;
 
         for (size_t full = 0; full < 2; full++) {
@@ -225,24 +241,25 @@ static int stream_write_lines(uint32_t index, uint64_t skip) {
                         prefix[full][STAMP_SIZE + STRLEN(" stdout ")] = 'F';
         }
 
-        for (;;) {
-                size_t n = 0;
-                Piece piece;
+        while (piece_next(p, left, line_max, flush, &piece)) {
+                size_t n = sizeof prefix[0] + piece.size + !piece.newline;
 
-                while (n + 3 <= LIST_MAX && piece_next(p, left, line_max, flush, &piece)) {
-                        list_add(&n, prefix[piece.full], sizeof prefix[0]);
-                        list_add(&n, p, piece.size);
-                        if (!piece.newline)
-                                list_add(&n, "\n", 1);
-                        p += piece.size;
-                        left -= piece.size;
-                }
-                if (n == 0)
-                        break;
-                q = list_write(stream_container(index)->log, n, &skip);
+                /* Whole lines in each write, unless they are longer than that. */
+                q = n > sizeof room.text - output.n ? output_flush(&output) : 0;
+                if (q >= 0)
+                        q = output_put(&output, prefix[piece.full], sizeof prefix[0]);
+                if (q >= 0)
+                        q = output_put(&output, p, piece.size);
+                if (q >= 0 && !piece.newline)
+                        q = output_put(&output, "\n", 1);
                 if (q < 0)
                         return q;
+                p += piece.size;
+                left -= piece.size;
         }
+        q = output_flush(&output);
+        if (q < 0)
+                return q;
 
         commit(&r->word, word_make(PHASE_IDLE, (uint64_t) (p - pump.state->buffer[r->buffer - 1]), left));
         stream_settle(index);

@@ -1,7 +1,7 @@
 #pragma once
 /* Moves the bytes of one stream, stdout or stderr of a container:
  *
- *     container's pipe ──splice──▶ staging pipe ──read──▶ buffer in the state memfd ──writev──▶ log file
+ *     container's pipe ──splice──▶ staging pipe ──read──▶ buffer in the state memfd ──write──▶ log file
  *
  * How many bytes a system call moved is lost when the process dies before it has stored the result, so each step is made
  * such that the number can be found again. Nobody but us writes to the staging pipe, so FIONREAD is exact; nobody but us
@@ -33,5 +33,5 @@ void stream_watch(uint32_t index, bool watch);
 void stream_release(uint32_t index);
 /* The log of this stream's container doesn't take anything now (r: why): not watched until pump_retry(). */
 void stream_stuck(uint32_t index, int r);
-/* Gives the memory of the lists back. */
+/* Gives the memory of the lines back. */
 void stream_trim(void);

@@ -139,9 +139,6 @@ static int pod_start(Pod *p, char **envp, Text *why) {
         struct rlimit limit;
         int r;
 
-        r = notify_open(envp, why);
-        if (r < 0)
-                return r;
         if (SYS(prlimit64, 0, RLIMIT_NOFILE, NULL, &limit) >= 0) {
                 limit.rlim_cur = limit.rlim_max;
                 (void) SYS(prlimit64, 0, RLIMIT_NOFILE, &limit, NULL);
@@ -258,7 +255,9 @@ int pod_main(int argc, char **argv, char **envp) {
          * the call, too. */
         (void) SYS(rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof mask);
 
-        r = options_parse(&pod.options, argc, argv, &why);
+        r = notify_open(envp, &why);
+        if (r >= 0)
+                r = options_parse(&pod.options, argc, argv, &why);
         if (r >= 0)
                 r = pod_start(&pod, envp, &why);
         if (r < 0) {

@@ -18,7 +18,7 @@ typedef struct PodStreams {
         int stdout_read_fd, stdout_write_fd;
         int stderr_read_fd, stderr_write_fd;
         int tty_fd;            /* the terminal's master instead of the pipes, or -1 */
-        size_t line_max;       /* bytes of text in a log line before it is split with P; 0: 16384 */
+        size_t line_max;       /* bytes of text in a log line before it is split with P; 0: 16384, at most 131072 */
 } PodStreams;
 
 /* Hands the descriptors over (duplicated; the caller closes its own) and opens the log file: created 0640, appended to,
@@ -27,9 +27,10 @@ int pod_client_add_streams(const char *socket_path, const PodStreams *streams, E
 /* Opens the log path again (kubelet has renamed the file): what was read before goes to the old file, the rest to the
  * new one, nothing is lost or doubled. -ENOENT: no such container. */
 int pod_client_reopen_log(const char *socket_path, const char *container_id, Error *error);
-/* Returns when all that is in the pipes is in the file, a partial last line included (it gets F). */
+/* Returns when all that is in the pipes is in the file, a partial last line included (it gets F). When the log cannot be
+ * written for some seconds: why (-ENOSPC, …); nothing is lost, and the process goes on trying. */
 int pod_client_drain(const char *socket_path, const char *container_id, Error *error);
-/* Drains, then closes and forgets. Unknown: 0. */
+/* Drains, then closes and forgets. Unknown: 0. What a log doesn't take for some seconds is dropped. */
 int pod_client_remove_streams(const char *socket_path, const char *container_id, Error *error);
 
 /* Attaches a detached mount (open_tree(OPEN_TREE_CLONE), fsmount()) in the pod process's mount namespace, where PID 1
@@ -37,3 +38,7 @@ int pod_client_remove_streams(const char *socket_path, const char *container_id,
 int pod_client_mount(const char *socket_path, int mount_fd, const char *target, Error *error);
 /* Lazily unmounts what is there and removes the directory; nothing there: 0. */
 int pod_client_unmount(const char *socket_path, const char *target, Error *error);
+
+/* Writes "NAME=VALUE" in the pod's namespaces; for sysctls of interfaces, which CNI makes after the pod's start (the
+ * others are arguments of the process). Only of a namespace that the pod has for itself, else -EPERM. */
+int pod_client_sysctl(const char *socket_path, const char *assignment, Error *error);
