@@ -414,6 +414,11 @@ static int load_fiber(void *userdata) {
         Daemon *d = userdata;
         int r;
 
+        /* Even where there is nothing to load: the first pod shall not have to wait, and what is wrong be seen early. */
+        r = systemd_connect(d->systemd, &error);
+        if (r < 0 && !d->stopping)
+                log_warning("%s", strempty(error.message));
+        error_clear(&error);
         r = manager_load(d->manager, &error);
         if (r >= 0 || d->stopping)
                 return 0;
