@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
@@ -12,6 +13,7 @@
 #include "basic/file-util.h"
 
 #define READ_SIZE (16U * 1024U)
+#define NOFILE_SOFT 1024U /* what programs expect: select(2) knows no larger descriptors */
 #define KILL_WAIT_USEC (60 * USEC_PER_SEC) /* a killed child that doesn't go hangs in the kernel */
 
 void process_result_done(ProcessResult *r) {
@@ -37,12 +39,31 @@ typedef struct Child {
         int std[3];
         int error_fd; /* where the errno of a failed step goes; closed by a successful exec */
         const char *const *env;
+        bool spared;  /* our own OOM score is negative */
         int keep_base; /* descriptors are first moved above this number, so that they don't overwrite each other */
 } Child;
 
 static _Noreturn void child_fail(const Child *c, int error) {
         (void) !write(c->error_fd, &error, sizeof error);
         _exit(127);
+}
+
+/* What the daemon has for itself is not handed down, least of all into containers: a raised number of descriptors, and
+ * being spared by the OOM killer. */
+static void child_reset_limits(const Child *c) {
+        struct rlimit l;
+
+        if (getrlimit(RLIMIT_NOFILE, &l) >= 0 && l.rlim_cur > NOFILE_SOFT) {
+                l.rlim_cur = NOFILE_SOFT;
+                (void) setrlimit(RLIMIT_NOFILE, &l);
+        }
+        if (c->spared) {
+                int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+                if (fd >= 0)
+                        (void) !write(fd, "0", 1);
+                (void) safe_close(fd);
+        }
 }
 
 static _Noreturn void child_run(Child *c) {
@@ -53,6 +74,7 @@ static _Noreturn void child_run(Child *c) {
         for (int sig = 1; sig < _NSIG; sig++)
                 if (sig != SIGKILL && sig != SIGSTOP)
                         (void) signal(sig, SIG_DFL);
+        child_reset_limits(c);
         if (o->kill_group && setpgid(0, 0) < 0)
                 child_fail(c, errno);
         if (chdir(o->working_directory ? o->working_directory : "/") < 0)
@@ -89,10 +111,22 @@ static pid_t clone_child(int cgroup_fd, int *ret_pidfd) {
         return (pid_t) syscall(SYS_clone3, &args, sizeof args);
 }
 
+/* Set once, by systemd, before the process begins. */
+static bool is_spared(void) {
+        static int cached = -1;
+
+        if (cached < 0) {
+                _cleanup_free_ char *text = NULL;
+
+                cached = read_file(AT_FDCWD, "/proc/self/oom_score_adj", 64, &text, NULL) >= 0 && text[0] == '-';
+        }
+        return cached;
+}
+
 static int spawn(const ProcessOptions *o, const int std[3], pid_t *ret_pid, int *ret_pidfd, Error *error) {
         static const char *const default_env[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL };
         _cleanup_close_ int error_read = -1, error_write = -1;
-        Child child = { .options = o, .env = o->env ? o->env : default_env };
+        Child child = { .options = o, .env = o->env ? o->env : default_env, .spared = is_spared() };
         int pipe_fds[2], pidfd = -1, child_errno = 0, highest = 0, n;
         sigset_t all, old;
         pid_t pid;

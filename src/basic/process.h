@@ -1,6 +1,7 @@
 #pragma once
 /* Child processes: started with clone3 (pidfd, optionally straight into a cgroup), waited for in a fiber, output caught
- * with a bound. After the clone the child only does what is async-signal-safe and execs. */
+ * with a bound. After the clone the child only does what is async-signal-safe and execs. Signal dispositions, the soft
+ * limit of open files and the OOM score are those of an ordinary process, whatever the daemon has. */
 
 #include "basic/error.h"
 #include "basic/macro.h"

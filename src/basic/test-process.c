@@ -1,3 +1,5 @@
+#include <sys/resource.h>
+
 #include "basic/fiber.h"
 #include "basic/process.h"
 #include "basic/test.h"
@@ -138,8 +140,31 @@ static void test_cancellation_kills_and_reaps(void) {
         in_fiber(canceller, NULL);
 }
 
+static int limits(void *userdata) {
+        _cleanup_(process_result_done) ProcessResult r = {};
+        ProcessOptions o = { .argv = SH("ulimit -Sn; cat /proc/self/oom_score_adj"), .output_max = 100 };
+
+        CHECK_EQ(process_run(&o, &r, NULL), 0);
+        CHECK(strstr(r.output, "1024\n") == r.output);
+        CHECK(!strchr(r.output, '-'));
+        return 0;
+}
+
+static void test_raised_limits_are_not_handed_down(void) {
+        struct rlimit old, l;
+
+        CHECK(getrlimit(RLIMIT_NOFILE, &old) >= 0);
+        l = old;
+        l.rlim_cur = l.rlim_max;
+        CHECK(l.rlim_cur > 1024);
+        CHECK(setrlimit(RLIMIT_NOFILE, &l) >= 0);
+        in_fiber(limits, NULL);
+        CHECK(setrlimit(RLIMIT_NOFILE, &old) >= 0);
+}
+
 TEST_MAIN(TEST_CASE(test_input_output_and_status_come_through),
           TEST_CASE(test_output_is_kept_up_to_its_bound_and_drained_beyond),
           TEST_CASE(test_a_timeout_kills_and_keeps_what_was_said),
           TEST_CASE(test_a_program_that_is_not_there_is_an_error_with_its_name),
-          TEST_CASE(test_a_child_has_its_own_descriptors_only), TEST_CASE(test_cancellation_kills_and_reaps))
+          TEST_CASE(test_a_child_has_its_own_descriptors_only), TEST_CASE(test_cancellation_kills_and_reaps),
+          TEST_CASE(test_raised_limits_are_not_handed_down))
