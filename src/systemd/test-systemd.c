@@ -328,6 +328,7 @@ static int watch_body(void *userdata) {
         CHECK_EQ(unit_release_wait(systemd, A, 0, NULL), 0);
         wait_until(&seen, "not-found", "inactive", NULL);
         CHECK_EQ(unit_kill(systemd, A, "main", SIGTERM, NULL), -ESRCH);
+        w = unit_watch_free(w);
         unit_state_done(&seen.last);
         return 0;
 }
@@ -362,7 +363,10 @@ static void limits_change_while_it_runs(void) {
 static int stubborn_body(void *userdata) {
         _cleanup_error_ Error e = ERROR_INIT;
 
-        start(A, "exec", "trap '' TERM; while :; do sleep 0.1; done", 0, &e);
+        start(A, "exec", "trap '' TERM; >/run/test-rktlet-out; while :; do sleep 0.1; done", 0, &e);
+        while (access("/run/test-rktlet-out", F_OK) < 0)
+                CHECK_EQ(fiber_sleep(5 * USEC_PER_MSEC), 0);
+        (void) unlink("/run/test-rktlet-out");
         CHECK_EQ(unit_stop_wait(systemd, A, 300 * USEC_PER_MSEC, &e), -ETIMEDOUT);
         CHECK_EQ(unit_kill(systemd, A, "all", SIGKILL, NULL), 0);
         CHECK_EQ(unit_release_wait(systemd, A, 0, NULL), 0);
@@ -466,6 +470,7 @@ static int restart_bus_body(void *userdata) {
         wait_until(&seen, "loaded", "failed", "failed");
         CHECK_EQ(unit_release_wait(systemd, A, 0, NULL), 0);
         wait_until(&seen, "not-found", "inactive", NULL);
+        w = unit_watch_free(w);
         unit_state_done(&seen.last);
         disturb("systemctl", "restart", "dbus.service", 3);
         return 0;
