@@ -12,8 +12,11 @@ typedef struct FdWait {
 static int on_io(sd_event_source *s, int fd, uint32_t events, void *userdata) {
         FdWait *w = userdata;
 
+        /* Not SD_EVENT_ONESHOT, which would cost another epoll_ctl(). */
+        (void) sd_event_source_set_enabled(s, SD_EVENT_OFF);
         w->events = events;
         fiber_wake(w->fiber, 0);
+        fiber_run_ready(); /* *w is gone from here on */
         return 0;
 }
 
@@ -35,17 +38,14 @@ int fiber_wait_fd(int fd, uint32_t events, uint64_t timeout_usec) {
         r = sd_event_add_io(fiber_event(w.fiber), &s, fd, events, on_io, &w);
         if (r < 0)
                 return r;
-        r = sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
-        if (r < 0)
-                return r;
-        if (timeout_usec != USEC_INFINITY)
-                until = now_usec(CLOCK_MONOTONIC) + timeout_usec;
+        if (timeout_usec != USEC_INFINITY && __builtin_add_overflow(now_usec(CLOCK_MONOTONIC), timeout_usec, &until))
+                until = USEC_INFINITY;
         do {
-                r = fiber_suspend_until(until);
-                if (r < 0)
-                        return r;
-        } while (w.events == 0);
-        return (int) w.events;
+                r = fiber_pause_until(until);
+                if (w.events != 0 && (r >= 0 || r == -ETIMEDOUT))
+                        return (int) w.events;
+        } while (r >= 0);
+        return r;
 }
 
 int fiber_wait_pidfd(int pidfd, uint64_t timeout_usec, siginfo_t *ret) {
@@ -90,7 +90,7 @@ int fiber_bus_call(sd_bus *bus, sd_bus_message *m, uint64_t timeout_usec, sd_bus
         if (r < 0)
                 return r;
         do
-                r = fiber_suspend();
+                r = fiber_pause_until(USEC_INFINITY);
         while (r >= 0 && !w.reply);
         sd_bus_slot_unref(slot);
         if (r < 0) {

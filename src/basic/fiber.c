@@ -2,23 +2,17 @@
 
 #include <sys/mman.h>
 #include <time.h>
-#include <ucontext.h>
+
+#include "basic/context.h"
 
 #if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/common_interface_defs.h>
+#include <sanitizer/asan_interface.h>
 #define STACK_SIZE (512U * 1024U)
 #else
 #define STACK_SIZE (128U * 1024U) /* address space; only what is touched becomes memory */
 #endif
-#define STACK_POOL_MAX 8U
-
-/* Where a switch came from, so that ASan knows whose stack it is on. */
-typedef struct Context {
-        ucontext_t uc;
-        void *fake_stack;
-        const void *stack_bottom;
-        size_t stack_size;
-} Context;
+#define GUARD_SIZE (64U * 1024U) /* below the stack: more than one frame of any function */
+#define STACK_POOL_MAX 16U
 
 struct Fiber {
         unsigned n_ref;
@@ -28,11 +22,12 @@ struct Fiber {
         void *userdata;
         void (*destroy)(void *userdata);
 
-        void *stack; /* with its guard page below */
+        void *stack; /* with its guard below */
         Context context;
         Context *resumer;
 
-        bool done, suspended, ready, woken, cancelled, expired;
+        bool done, suspended, ready;
+        bool woken, timed_out, cancelled, expired;
         int wake_result, result;
         unsigned shield;
         uint64_t deadline;
@@ -41,9 +36,10 @@ struct Fiber {
         FiberQueue joiners;
 };
 
+/* A ring, of which the queue points to the last. */
 struct FiberWaiter {
         Fiber *fiber;
-        struct FiberWaiter *next;
+        struct FiberWaiter *next, *previous;
         bool woken;
         int result;
 };
@@ -71,20 +67,16 @@ size_t fiber_count(void) {
         return scheduler.n_fibers;
 }
 
-static size_t page_size(void) {
-        return (size_t) sysconf(_SC_PAGESIZE);
-}
-
 static void *stack_new(void) {
         void *p;
 
         if (scheduler.n_stacks > 0)
                 return scheduler.stacks[--scheduler.n_stacks];
-        p = mmap(NULL, STACK_SIZE + page_size(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+        p = mmap(NULL, GUARD_SIZE + STACK_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
         if (p == MAP_FAILED)
                 return NULL;
-        if (mprotect((char *) p + page_size(), STACK_SIZE, PROT_READ | PROT_WRITE) < 0) {
-                (void) munmap(p, STACK_SIZE + page_size());
+        if (mprotect((char *) p + GUARD_SIZE, STACK_SIZE, PROT_READ | PROT_WRITE) < 0) {
+                (void) munmap(p, GUARD_SIZE + STACK_SIZE);
                 return NULL;
         }
         return p;
@@ -93,36 +85,20 @@ static void *stack_new(void) {
 static void stack_free(void *p) {
         if (!p)
                 return;
+#if defined(__SANITIZE_ADDRESS__)
+        /* The frames that were never returned from. */
+        ASAN_UNPOISON_MEMORY_REGION((char *) p + GUARD_SIZE, STACK_SIZE);
+#endif
         if (scheduler.n_stacks < STACK_POOL_MAX)
                 scheduler.stacks[scheduler.n_stacks++] = p;
         else
-                (void) munmap(p, STACK_SIZE + page_size());
-}
-
-/* last: the stack left is never come back to. */
-static void context_switch(Context *from, Context *to, bool last) {
-#if defined(__SANITIZE_ADDRESS__)
-        __sanitizer_start_switch_fiber(last ? NULL : &from->fake_stack, to->stack_bottom, to->stack_size);
-        (void) swapcontext(&from->uc, &to->uc);
-        __sanitizer_finish_switch_fiber(from->fake_stack, NULL, NULL);
-#else
-        (void) swapcontext(&from->uc, &to->uc);
-#endif
+                (void) munmap(p, GUARD_SIZE + STACK_SIZE);
 }
 
 static void fiber_main(void) {
         Fiber *f = scheduler.current;
 
-#if defined(__SANITIZE_ADDRESS__)
-        /* The first time off the main stack is where its bounds become known. */
-        const void *bottom;
-        size_t size;
-        __sanitizer_finish_switch_fiber(NULL, &bottom, &size);
-        if (f->resumer == &scheduler.main) {
-                scheduler.main.stack_bottom = bottom;
-                scheduler.main.stack_size = size;
-        }
-#endif
+        context_entered(f->resumer);
         f->result = f->func(f->userdata);
         f->done = true;
         context_switch(&f->context, f->resumer, /* last= */ true);
@@ -154,9 +130,11 @@ static void fiber_resume(Fiber *f) {
                 fiber_finish(f);
 }
 
-static int on_defer(sd_event_source *s, void *userdata) {
+void fiber_run_ready(void) {
         Fiber *list = scheduler.ready_head;
 
+        if (scheduler.current)
+                return;
         /* Those made ready meanwhile wait for the next turn, so that sources get theirs. */
         scheduler.ready_head = NULL;
         scheduler.ready_tail = &scheduler.ready_head;
@@ -170,6 +148,12 @@ static int on_defer(sd_event_source *s, void *userdata) {
                         fiber_resume(f);
                 fiber_unref(f);
         }
+        if (!scheduler.ready_head && scheduler.defer)
+                (void) sd_event_source_set_enabled(scheduler.defer, SD_EVENT_OFF);
+}
+
+static int on_defer(sd_event_source *s, void *userdata) {
+        fiber_run_ready();
         return 0;
 }
 
@@ -228,8 +212,7 @@ int fiber_spawn(sd_event *event, const char *name, FiberFunc func, void *userdat
         if (!f)
                 return -ENOMEM;
         f->stack = stack_new();
-        if (!f->stack || getcontext(&f->context.uc) < 0) {
-                stack_free(f->stack);
+        if (!f->stack) {
                 free(f);
                 return -ENOMEM;
         }
@@ -240,12 +223,7 @@ int fiber_spawn(sd_event *event, const char *name, FiberFunc func, void *userdat
         f->userdata = userdata;
         f->destroy = destroy;
         f->deadline = USEC_INFINITY;
-        f->context.stack_bottom = (char *) f->stack + page_size();
-        f->context.stack_size = STACK_SIZE;
-        f->context.uc.uc_stack.ss_sp = (char *) f->stack + page_size();
-        f->context.uc.uc_stack.ss_size = STACK_SIZE;
-        f->context.uc.uc_link = NULL;
-        makecontext(&f->context.uc, fiber_main, 0);
+        context_init(&f->context, (char *) f->stack + GUARD_SIZE, STACK_SIZE, fiber_main);
         scheduler.n_fibers++;
         if (ret)
                 *ret = f;
@@ -308,26 +286,35 @@ static int on_deadline(sd_event_source *s, uint64_t usec, void *userdata) {
         return 0;
 }
 
-static int arm_timer(sd_event *event, sd_event_source **s, uint64_t usec, sd_event_time_handler_t handler, Fiber *f) {
+static int arm_timer(Fiber *f, sd_event_source **s, uint64_t usec, uint64_t accuracy, sd_event_time_handler_t handler) {
         int r;
 
         if (!*s)
-                return sd_event_add_time(event, s, CLOCK_MONOTONIC, usec, /* accuracy= */ 1, handler, f);
+                return sd_event_add_time(f->event, s, CLOCK_MONOTONIC, usec, accuracy, handler, f);
         r = sd_event_source_set_time(*s, usec);
+        if (r < 0)
+                return r;
+        r = sd_event_source_set_time_accuracy(*s, accuracy);
         if (r < 0)
                 return r;
         return sd_event_source_set_enabled(*s, SD_EVENT_ONESHOT);
 }
 
 int fiber_set_deadline(Fiber *f, uint64_t usec) {
+        uint64_t now;
+
         if (f->done)
                 return 0;
         f->deadline = usec;
+        f->expired = false;
         if (usec == USEC_INFINITY) {
                 f->deadline_source = sd_event_source_disable_unref(f->deadline_source);
                 return 0;
         }
-        return arm_timer(f->event, &f->deadline_source, usec, on_deadline, f);
+        /* A far deadline need not be kept to the microsecond: so those of many requests share one wake-up. */
+        now = now_usec(CLOCK_MONOTONIC);
+        return arm_timer(f, &f->deadline_source, usec, MIN(usec > now ? (usec - now) / 64 + 1 : 1, 250 * USEC_PER_MSEC),
+                         on_deadline);
 }
 
 uint64_t fiber_deadline(const Fiber *f) {
@@ -351,51 +338,73 @@ int fiber_check(void) {
                 return 0;
         if (f->cancelled)
                 return -ECANCELED;
-        if (f->expired)
+        /* By the clock, too: a fiber that works for long doesn't let the timer's event in. */
+        if (f->expired || (f->deadline != USEC_INFINITY && now_usec(CLOCK_MONOTONIC) >= f->deadline))
                 return -ETIME;
         return 0;
 }
 
-int fiber_suspend(void) {
+static void switch_out(Fiber *f) {
+        f->suspended = true;
+        context_switch(&f->context, f->resumer, /* last= */ false);
+}
+
+static int on_timer(sd_event_source *s, uint64_t usec, void *userdata) {
+        Fiber *f = userdata;
+
+        f->timed_out = true;
+        fiber_make_ready(f);
+        fiber_run_ready();
+        return 0;
+}
+
+/* *ret_result gets what fiber_wake() gave; written on 0 only. */
+static int suspend(uint64_t until, int *ret_result) {
         Fiber *f = scheduler.current;
         int r;
 
         if (!f)
                 return -EDEADLK;
+        f->timed_out = false;
+        if (until != USEC_INFINITY && !f->woken) {
+                r = arm_timer(f, &f->timer_source, until, /* accuracy= */ 1, on_timer);
+                if (r < 0)
+                        return r;
+        }
         for (;;) {
                 r = fiber_check();
-                if (r < 0) {
-                        f->woken = false;
-                        return r;
+                if (r < 0 || f->woken)
+                        break;
+                if (f->timed_out) {
+                        r = -ETIMEDOUT;
+                        break;
                 }
-                if (f->woken) {
-                        f->woken = false;
-                        return f->wake_result;
-                }
-                f->suspended = true;
-                context_switch(&f->context, f->resumer, /* last= */ false);
+                switch_out(f);
         }
-}
-
-static int on_timer(sd_event_source *s, uint64_t usec, void *userdata) {
-        fiber_wake(userdata, -ETIMEDOUT);
+        if (until != USEC_INFINITY && f->timer_source)
+                (void) sd_event_source_set_enabled(f->timer_source, SD_EVENT_OFF);
+        f->woken = false;
+        if (r < 0)
+                return r;
+        *ret_result = f->wake_result;
         return 0;
 }
 
 int fiber_suspend_until(uint64_t usec) {
-        Fiber *f = scheduler.current;
-        int r;
+        int r, result;
 
-        if (!f)
-                return -EDEADLK;
-        if (usec == USEC_INFINITY)
-                return fiber_suspend();
-        r = arm_timer(f->event, &f->timer_source, usec, on_timer, f);
-        if (r < 0)
-                return r;
-        r = fiber_suspend();
-        (void) sd_event_source_set_enabled(f->timer_source, SD_EVENT_OFF);
-        return r;
+        r = suspend(usec, &result);
+        return r < 0 ? r : result;
+}
+
+int fiber_suspend(void) {
+        return fiber_suspend_until(USEC_INFINITY);
+}
+
+int fiber_pause_until(uint64_t usec) {
+        int unused;
+
+        return suspend(usec, &unused);
 }
 
 void fiber_wake(Fiber *f, int result) {
@@ -407,53 +416,68 @@ void fiber_wake(Fiber *f, int result) {
 }
 
 int fiber_yield(void) {
-        fiber_wake(scheduler.current, 0);
-        if (!scheduler.current)
-                return 0;
-        /* A fiber that runs is not put on the list by its own wake-up: it has to be suspended first. */
         Fiber *f = scheduler.current;
-        int r = fiber_check();
-        if (r < 0) {
-                f->woken = false;
+        int r;
+
+        if (!f)
+                return -EDEADLK;
+        r = fiber_check();
+        if (r < 0)
                 return r;
-        }
+        /* Not by a wake-up: one that is there already must not be lost. */
         f->suspended = true;
         fiber_make_ready(f);
-        context_switch(&f->context, f->resumer, /* last= */ false);
-        return fiber_suspend();
+        switch_out(f);
+        return fiber_check();
 }
 
 int fiber_sleep(uint64_t usec) {
-        uint64_t until = now_usec(CLOCK_MONOTONIC) + usec;
+        uint64_t until, now = now_usec(CLOCK_MONOTONIC);
         int r;
 
+        if (__builtin_add_overflow(now, usec, &until))
+                until = USEC_INFINITY;
         do
-                r = fiber_suspend_until(until);
+                r = fiber_pause_until(until);
         while (r >= 0);
         return r == -ETIMEDOUT ? 0 : r;
 }
 
+static void queue_add(FiberQueue *q, struct FiberWaiter *w) {
+        struct FiberWaiter *last = q->waiters;
+
+        w->next = last ? last->next : w;
+        w->previous = last ? last : w;
+        w->next->previous = w->previous->next = w;
+        q->waiters = w;
+}
+
+static void queue_remove(FiberQueue *q, struct FiberWaiter *w) {
+        if (w->next == w)
+                q->waiters = NULL;
+        else {
+                w->next->previous = w->previous;
+                w->previous->next = w->next;
+                if (q->waiters == w)
+                        q->waiters = w->previous;
+        }
+}
+
 int fiber_queue_wait_until(FiberQueue *q, uint64_t usec) {
-        struct FiberWaiter w = { .fiber = scheduler.current }, **p;
+        struct FiberWaiter w = { .fiber = scheduler.current };
         int r;
 
         if (!w.fiber)
                 return -EDEADLK;
-        for (p = &q->waiters; *p; p = &(*p)->next)
-                ;
-        *p = &w;
-        for (;;) {
-                r = fiber_suspend_until(usec);
-                if (w.woken)
-                        return r < 0 && r != -ETIMEDOUT && r != w.result ? r : w.result;
-                if (r < 0)
-                        break;
-        }
-        for (p = &q->waiters; *p; p = &(*p)->next)
-                if (*p == &w) {
-                        *p = w.next;
-                        break;
-                }
+        queue_add(q, &w);
+        do
+                r = fiber_pause_until(usec);
+        while (r >= 0 && !w.woken);
+        if (!w.woken)
+                queue_remove(q, &w);
+        /* What was waited for came, even if the time was up in the same turn. */
+        else if (r >= 0 || r == -ETIMEDOUT)
+                return w.result;
         return r;
 }
 
@@ -462,10 +486,9 @@ int fiber_queue_wait(FiberQueue *q) {
 }
 
 static void wake_first(FiberQueue *q, int result) {
-        struct FiberWaiter *w = q->waiters;
+        struct FiberWaiter *w = q->waiters->next;
 
-        q->waiters = w->next;
-        w->next = NULL;
+        queue_remove(q, w);
         w->woken = true;
         w->result = result;
         fiber_wake(w->fiber, result);
@@ -480,7 +503,7 @@ int fiber_lock(FiberLock *l) {
         Fiber *f = scheduler.current;
         int r;
 
-        if (!f)
+        if (!f || l->owner == f)
                 return -EDEADLK;
         if (!l->owner) {
                 r = fiber_check();
@@ -497,16 +520,17 @@ int fiber_lock(FiberLock *l) {
 }
 
 void fiber_unlock(FiberLock *l) {
-        struct FiberWaiter *w = l->queue.waiters;
-
-        l->owner = w ? w->fiber : NULL;
-        if (w)
+        l->owner = l->queue.waiters ? l->queue.waiters->next->fiber : NULL;
+        if (l->owner)
                 wake_first(&l->queue, 0);
 }
 
 int fiber_join(Fiber *f, int *ret_result) {
+        _cleanup_(fiber_unrefp) _unused_ Fiber *keep = fiber_ref(f);
         int r;
 
+        if (f == scheduler.current)
+                return -EDEADLK;
         while (!f->done) {
                 r = fiber_queue_wait(&f->joiners);
                 if (r < 0)

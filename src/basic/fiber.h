@@ -35,7 +35,7 @@ bool fiber_is_cancelled(const Fiber *f);
 int fiber_result(const Fiber *f);
 
 void fiber_cancel(Fiber *f);
-/* Absolute, CLOCK_MONOTONIC µs; USEC_INFINITY for none. */
+/* Absolute, CLOCK_MONOTONIC µs; USEC_INFINITY for none. A new one takes the place of one that has passed. */
 int fiber_set_deadline(Fiber *f, uint64_t usec);
 uint64_t fiber_deadline(const Fiber *f);
 
@@ -58,8 +58,17 @@ int fiber_check(void);
 int fiber_suspend(void);
 /* The same, at most until the time (absolute CLOCK_MONOTONIC µs), then -ETIMEDOUT. */
 int fiber_suspend_until(uint64_t usec);
+/* For wait functions made of these: 0 for any wake-up, whatever its result was, -ETIMEDOUT at the time, -ECANCELED,
+ * -ETIME. A wake-up that was meant for an earlier wait may be among them: the loop looks at its own condition. */
+int fiber_pause_until(uint64_t usec);
 /* Makes the fiber runnable; it continues from the loop, never inside this call. Safe on a fiber that is done. */
 void fiber_wake(Fiber *f, int result);
+
+/* For the end of a handler of a source of one's own: runs what is ready now, not in the loop's next turn. Does nothing
+ * inside a fiber. */
+void fiber_run_ready(void);
+
+/* This and the waits below take no notice of what fiber_wake() gave: they go on until their own end. */
 
 /* Gives the loop one turn, so that others run. */
 int fiber_yield(void);
@@ -97,7 +106,7 @@ typedef struct FiberLock {
         FiberQueue queue;
 } FiberLock;
 
-/* Waits for the lock; -ECANCELED, -ETIME: not locked. */
+/* Waits for the lock; -ECANCELED, -ETIME: not locked. -EDEADLK: it is ours already. */
 int fiber_lock(FiberLock *l);
 /* Hands it to the fiber that has waited longest. */
 void fiber_unlock(FiberLock *l);

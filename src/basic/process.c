@@ -4,23 +4,23 @@
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
+#include <sys/wait.h>
 
-#include "basic/fiber.h"
 #include "basic/file-util.h"
 
-#define READ_SIZE (16U * 1024U)
+/* As vfork(2): the child borrows our memory and we stand still until it has executed the program, so that nothing needs
+ * to be copied however large we are. It has a stack of its own, no signal handlers, and all signals blocked.
+ * AddressSanitizer doesn't bear a stack it doesn't know; there and on other machines the child gets a copy. */
+#if (defined(__x86_64__) || defined(__aarch64__)) && !defined(__SANITIZE_ADDRESS__)
+#define SHARE_MEMORY 1
+#else
+#define SHARE_MEMORY 0
+#endif
+#define CHILD_STACK_SIZE (32U * 1024U)
 #define NOFILE_SOFT 1024U /* what programs expect: select(2) knows no larger descriptors */
-#define KILL_WAIT_USEC (60 * USEC_PER_SEC) /* a killed child that doesn't go hangs in the kernel */
-
-void process_result_done(ProcessResult *r) {
-        free(r->output);
-        free(r->error);
-        *r = (ProcessResult) {};
-}
 
 const char *process_result_describe(const ProcessResult *r) {
         static char text[96];
@@ -36,20 +36,27 @@ const char *process_result_describe(const ProcessResult *r) {
 /* What the child needs, made ready before the clone: there it only makes system calls. */
 typedef struct Child {
         const ProcessOptions *options;
-        int std[3];
-        int error_fd; /* where the errno of a failed step goes; closed by a successful exec */
         const char *const *env;
-        bool spared;  /* our own OOM score is negative */
-        int keep_base; /* descriptors are first moved above this number, so that they don't overwrite each other */
+        bool spared; /* our own OOM score is negative */
+        int *fds; /* what shall become its descriptors 0, 1, 2, 3, …; the child writes into it */
+        int n_fds;
 } Child;
 
-static _Noreturn void child_fail(const Child *c, int error) {
-        (void) !write(c->error_fd, &error, sizeof error);
+/* In memory that the child shares with us in any case. */
+typedef struct ChildFailure {
+        int error;
+        const char *what;
+} ChildFailure;
+static ChildFailure *failure;
+
+static _Noreturn void child_fail(const char *what) {
+        failure->error = errno;
+        failure->what = what;
         _exit(127);
 }
 
 /* What the daemon has for itself is not handed down, least of all into containers: a raised number of descriptors, and
- * being spared by the OOM killer. */
+ * being spared by the OOM killer. The child shares our memory, but neither limits nor score. */
 static void child_reset_limits(const Child *c) {
         struct rlimit l;
 
@@ -66,49 +73,68 @@ static void child_reset_limits(const Child *c) {
         }
 }
 
-static _Noreturn void child_run(Child *c) {
+static _Noreturn void child_run(void *arg) {
+        const struct sigaction default_action = { .sa_handler = SIG_DFL };
+        Child *c = arg;
         const ProcessOptions *o = c->options;
-        int n_keep = 3 + (int) o->n_pass_fds, error_fd;
         sigset_t none;
 
+        /* Caught ones are reset by the clone, but what is ignored would stay so. The two that glibc keeps for itself
+         * are refused. */
         for (int sig = 1; sig < _NSIG; sig++)
                 if (sig != SIGKILL && sig != SIGSTOP)
-                        (void) signal(sig, SIG_DFL);
+                        (void) sigaction(sig, &default_action, NULL);
         child_reset_limits(c);
         if (o->kill_group && setpgid(0, 0) < 0)
-                child_fail(c, errno);
+                child_fail("cannot make a process group for");
         if (chdir(o->working_directory ? o->working_directory : "/") < 0)
-                child_fail(c, errno);
+                child_fail("cannot change to the working directory of");
 
-        error_fd = fcntl(c->error_fd, F_DUPFD_CLOEXEC, c->keep_base + n_keep);
-        if (error_fd < 0)
-                child_fail(c, errno);
-        for (int i = 0; i < n_keep; i++)
-                if (fcntl(i < 3 ? c->std[i] : o->pass_fds[i - 3], F_DUPFD_CLOEXEC, c->keep_base) < 0)
-                        child_fail(c, errno);
-        c->error_fd = error_fd;
-        /* F_DUPFD took the lowest free numbers from keep_base on, in order: nothing else is open up there. */
-        for (int i = 0; i < n_keep; i++)
-                if (dup2(c->keep_base + i, i) < 0)
-                        child_fail(c, errno);
-        /* Close-on-exec rather than closed: the pipe must live until the exec. */
-        (void) syscall(SYS_close_range, (unsigned) n_keep, ~0U, 4U /* CLOSE_RANGE_CLOEXEC */);
+        /* First out of the way of each other, then to their places. */
+        for (int i = 0; i < c->n_fds; i++)
+                if (c->fds[i] < c->n_fds) {
+                        c->fds[i] = fcntl(c->fds[i], F_DUPFD_CLOEXEC, c->n_fds);
+                        if (c->fds[i] < 0)
+                                child_fail("cannot hand a descriptor to");
+                }
+        for (int i = 0; i < c->n_fds; i++)
+                if (dup2(c->fds[i], i) < 0)
+                        child_fail("cannot hand a descriptor to");
+        if (syscall(SYS_close_range, (unsigned) c->n_fds, ~0U, 4U /* CLOSE_RANGE_CLOEXEC */) < 0)
+                child_fail("cannot close our descriptors for");
+
         (void) sigemptyset(&none);
         (void) sigprocmask(SIG_SETMASK, &none, NULL);
         (void) execve(o->argv[0], (char *const *) o->argv, (char *const *) c->env);
-        child_fail(c, errno);
+        child_fail("cannot execute");
 }
 
-/* Without CLONE_VM: the child has a copy of the (small) address space, so nothing it does reaches us. */
-static pid_t clone_child(int cgroup_fd, int *ret_pidfd) {
+#if SHARE_MEMORY
+long clone3_call(struct clone_args *args, size_t size, void (*func)(void *), void *arg); /* clone.S */
+#endif
+
+/* Returns when the child has executed its program or ended: the pid, or a negative errno. */
+static pid_t clone_child(Child *c, int *ret_pidfd) {
         struct clone_args args = {
-                .flags = CLONE_PIDFD | (cgroup_fd > 0 ? CLONE_INTO_CGROUP : 0),
+                .flags = CLONE_VFORK | CLONE_PIDFD | CLONE_CLEAR_SIGHAND | (c->options->cgroup_fd > 0 ? CLONE_INTO_CGROUP : 0),
                 .pidfd = (uint64_t) (uintptr_t) ret_pidfd,
                 .exit_signal = SIGCHLD,
-                .cgroup = cgroup_fd > 0 ? (uint64_t) cgroup_fd : 0,
+                .cgroup = c->options->cgroup_fd > 0 ? (uint64_t) c->options->cgroup_fd : 0,
         };
+#if SHARE_MEMORY
+        static char stack[CHILD_STACK_SIZE] __attribute__((__aligned__(16)));
 
-        return (pid_t) syscall(SYS_clone3, &args, sizeof args);
+        args.flags |= CLONE_VM;
+        args.stack = (uint64_t) (uintptr_t) stack;
+        args.stack_size = sizeof stack;
+        return (pid_t) clone3_call(&args, sizeof args, child_run, c);
+#else
+        pid_t pid = (pid_t) syscall(SYS_clone3, &args, sizeof args);
+
+        if (pid == 0)
+                child_run(c);
+        return pid < 0 ? -errno : pid;
+#endif
 }
 
 /* Set once, by systemd, before the process begins. */
@@ -123,63 +149,51 @@ static bool is_spared(void) {
         return cached;
 }
 
-static int spawn(const ProcessOptions *o, const int std[3], pid_t *ret_pid, int *ret_pidfd, Error *error) {
+int process_spawn_with(const ProcessOptions *o, const int std[static 3], pid_t *ret_pid, int *ret_pidfd, Error *error) {
         static const char *const default_env[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL };
-        _cleanup_close_ int error_read = -1, error_write = -1;
-        Child child = { .options = o, .env = o->env ? o->env : default_env, .spared = is_spared() };
-        int pipe_fds[2], pidfd = -1, child_errno = 0, highest = 0, n;
+        _cleanup_free_ int *fds = calloc(3 + o->n_pass_fds, sizeof(int));
+        Child child = {
+                .options = o,
+                .env = o->env ? o->env : default_env,
+                .spared = is_spared(),
+                .fds = fds,
+                .n_fds = 3 + (int) o->n_pass_fds,
+        };
         sigset_t all, old;
+        int pidfd = -1;
         pid_t pid;
 
-        if (pipe2(pipe_fds, O_CLOEXEC) < 0)
-                return error_set(error, -errno, "cannot make a pipe");
-        error_read = pipe_fds[0];
-        error_write = pipe_fds[1];
-        child.error_fd = error_write;
-        for (int i = 0; i < 3; i++) {
-                child.std[i] = std[i];
-                highest = MAX(highest, std[i]);
-        }
+        if (!fds)
+                return error_oom(error);
+        for (int i = 0; i < 3; i++)
+                fds[i] = std[i];
         for (size_t i = 0; i < o->n_pass_fds; i++)
-                highest = MAX(highest, o->pass_fds[i]);
-        /* Anything may be open between; the child looks for free numbers only above all that is open. */
-        n = fcntl(error_write, F_DUPFD_CLOEXEC, MAX(highest, error_write) + 1);
-        if (n < 0)
-                return error_set(error, -errno, "cannot duplicate a descriptor");
-        child.keep_base = n;
-        (void) close(n);
+                fds[3 + i] = o->pass_fds[i];
+        if (!failure) {
+                void *p = mmap(NULL, sizeof(ChildFailure), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-        /* A signal must not run a handler of ours in the child. */
+                if (p == MAP_FAILED)
+                        return error_oom(error);
+                failure = p;
+        }
+        *failure = (ChildFailure) {};
+
         (void) sigfillset(&all);
         (void) sigprocmask(SIG_BLOCK, &all, &old);
-        pid = clone_child(o->cgroup_fd, &pidfd);
-        if (pid == 0)
-                child_run(&child);
-        n = errno;
+        pid = clone_child(&child, &pidfd);
         (void) sigprocmask(SIG_SETMASK, &old, NULL);
         if (pid < 0)
-                return error_set(error, -n, "cannot start %s", o->argv[0]);
+                return error_set(error, pid, "cannot start %s", o->argv[0]);
+        if (failure->error > 0) {
+                int r = -failure->error;
 
-        error_write = safe_close(error_write);
-        do
-                n = (int) read(error_read, &child_errno, sizeof child_errno);
-        while (n < 0 && errno == EINTR);
-        if (n == sizeof child_errno && child_errno > 0) {
-                siginfo_t si;
-
-                (void) waitid(P_PIDFD, (id_t) pidfd, &si, WEXITED);
+                (void) waitid(P_PIDFD, (id_t) pidfd, &(siginfo_t) {}, WEXITED);
                 (void) close(pidfd);
-                return error_set(error, -child_errno, "cannot execute %s", o->argv[0]);
+                return error_set(error, r, "%s %s", failure->what, o->argv[0]);
         }
         *ret_pid = pid;
         *ret_pidfd = pidfd;
         return 0;
-}
-
-static int open_null(int flags) {
-        int fd = open("/dev/null", flags | O_CLOEXEC);
-
-        return fd < 0 ? -errno : fd;
 }
 
 int process_spawn(const ProcessOptions *o, pid_t *ret_pid, int *ret_pidfd, Error *error) {
@@ -190,244 +204,11 @@ int process_spawn(const ProcessOptions *o, pid_t *ret_pid, int *ret_pidfd, Error
                 if (std[i] > 0)
                         continue;
                 if (null_fd < 0) {
-                        null_fd = open_null(O_RDWR);
+                        null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
                         if (null_fd < 0)
-                                return error_set(error, null_fd, "cannot open /dev/null");
+                                return error_set(error, -errno, "cannot open /dev/null");
                 }
                 std[i] = null_fd;
         }
-        return spawn(o, std, ret_pid, ret_pidfd, error);
-}
-
-/* One of the child's streams while it runs. */
-typedef struct Stream {
-        sd_event_source *source;
-        int fd;
-        bool is_input;
-        const char *input;
-        size_t input_left;
-        char *data;
-        size_t size, allocated, max;
-        bool truncated;
-        struct Run *run;
-} Stream;
-
-typedef struct Run {
-        Fiber *fiber;
-        Stream streams[3];
-        sd_event_source *exit_source;
-        bool exited;
-} Run;
-
-static void stream_close(Stream *s) {
-        s->source = sd_event_source_disable_unref(s->source);
-        s->fd = safe_close(s->fd);
-}
-
-static void run_done(Run *run) {
-        for (size_t i = 0; i < ELEMENTSOF(run->streams); i++) {
-                stream_close(&run->streams[i]);
-                free(run->streams[i].data);
-        }
-        run->exit_source = sd_event_source_disable_unref(run->exit_source);
-}
-
-/* Keeps what fits and drops the rest, so that the child never blocks on a full pipe. */
-static int stream_keep(Stream *s, const char *data, size_t n) {
-        size_t keep = MIN(n, s->max - s->size);
-
-        if (keep < n)
-                s->truncated = true;
-        if (keep == 0)
-                return 0;
-        if (s->size + keep + 1 > s->allocated) {
-                size_t want = MIN(MAX(s->allocated * 2, s->size + keep + 1), s->max + 1);
-                char *p = realloc(s->data, want);
-
-                if (!p)
-                        return -ENOMEM;
-                s->data = p;
-                s->allocated = want;
-        }
-        memcpy(s->data + s->size, data, keep);
-        s->size += keep;
-        s->data[s->size] = 0;
-        return 0;
-}
-
-/* 1: something came, 0: end of file, -EAGAIN: nothing now. */
-static int stream_read(Stream *s) {
-        char buffer[READ_SIZE];
-        ssize_t n;
-
-        n = read(s->fd, buffer, sizeof buffer);
-        if (n < 0)
-                return errno == EINTR ? -EAGAIN : -errno;
-        if (n == 0)
-                return 0;
-        return stream_keep(s, buffer, (size_t) n) < 0 ? -ENOMEM : 1;
-}
-
-static void stream_write(Stream *s) {
-        ssize_t n = s->input_left > 0 ? write(s->fd, s->input, s->input_left) : 0;
-
-        if (n < 0 && (errno == EAGAIN || errno == EINTR))
-                return;
-        if (n > 0) {
-                s->input += n;
-                s->input_left -= (size_t) n;
-        }
-        /* EPIPE: the child doesn't want it. */
-        if (n < 0 || s->input_left == 0)
-                stream_close(s);
-}
-
-static int on_stream(sd_event_source *source, int fd, uint32_t events, void *userdata) {
-        Stream *s = userdata;
-        int r;
-
-        if (s->is_input) {
-                stream_write(s);
-                return 0;
-        }
-        r = stream_read(s);
-        if (r <= 0 && r != -EAGAIN)
-                stream_close(s);
-        return 0;
-}
-
-static int on_exit_of_child(sd_event_source *source, int fd, uint32_t events, void *userdata) {
-        Run *run = userdata;
-
-        run->exited = true;
-        (void) sd_event_source_set_enabled(source, SD_EVENT_OFF);
-        fiber_wake(run->fiber, 0);
-        return 0;
-}
-
-static int run_stream(Run *run, int i, const ProcessOptions *o, int *ret_child_fd, Error *error) {
-        Stream *s = &run->streams[i];
-        const int given[3] = { o->stdin_fd, o->stdout_fd, o->stderr_fd };
-        int fds[2], r;
-
-        s->run = run;
-        s->fd = -1;
-        s->is_input = i == 0;
-        s->max = i == 1 ? o->output_max : i == 2 ? o->error_max : 0;
-        if (given[i] > 0) {
-                r = fcntl(given[i], F_DUPFD_CLOEXEC, 3);
-                if (r < 0)
-                        return error_set(error, -errno, "cannot duplicate a descriptor");
-                *ret_child_fd = r;
-                return 0;
-        }
-        if (s->is_input ? !o->input : s->max == 0) {
-                r = open_null(O_RDWR);
-                if (r < 0)
-                        return error_set(error, r, "cannot open /dev/null");
-                *ret_child_fd = r;
-                return 0;
-        }
-        if (pipe2(fds, O_CLOEXEC) < 0)
-                return error_set(error, -errno, "cannot make a pipe");
-        s->fd = fds[s->is_input ? 1 : 0];
-        *ret_child_fd = fds[s->is_input ? 0 : 1];
-        s->input = o->input;
-        s->input_left = o->input_size;
-        r = fd_set_nonblock(s->fd, true);
-        if (r >= 0)
-                r = sd_event_add_io(fiber_event(run->fiber), &s->source, s->fd, s->is_input ? EPOLLOUT : EPOLLIN, on_stream, s);
-        if (r < 0)
-                return error_set(error, r, "cannot watch a pipe");
-        return 0;
-}
-
-static void kill_child(const ProcessOptions *o, pid_t pid, int pidfd) {
-        if (o->kill_group)
-                (void) kill(-pid, SIGKILL);
-        (void) syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0U);
-}
-
-/* What is still in the pipes when the child is gone. Whoever inherited them may hold them open for ever: only what is
- * there now is read. */
-static void run_drain(Run *run) {
-        for (int i = 1; i < 3; i++)
-                if (run->streams[i].fd >= 0)
-                        while (!run->streams[i].truncated && stream_read(&run->streams[i]) > 0)
-                                ;
-}
-
-static int run_wait(Run *run, uint64_t timeout_usec) {
-        uint64_t until = timeout_usec > 0 ? now_usec(CLOCK_MONOTONIC) + timeout_usec : USEC_INFINITY;
-        int r;
-
-        while (!run->exited) {
-                r = fiber_suspend_until(until);
-                if (r < 0)
-                        return r;
-        }
-        return 0;
-}
-
-int process_run(const ProcessOptions *o, ProcessResult *ret, Error *error) {
-        _cleanup_(run_done) Run run = { .fiber = fiber_current() };
-        _cleanup_close_ int in = -1, out = -1, err = -1, pidfd = -1;
-        siginfo_t si = {};
-        pid_t pid;
-        int r, *const child_fds[3] = { &in, &out, &err };
-
-        for (size_t i = 0; i < ELEMENTSOF(run.streams); i++)
-                run.streams[i].fd = -1;
-        if (!run.fiber)
-                return error_set(error, -EDEADLK, "a child can be waited for in a fiber only");
-        r = fiber_check();
-        if (r < 0)
-                return error_set(error, r, "%s was not started", o->argv[0]);
-        for (int i = 0; i < 3; i++) {
-                r = run_stream(&run, i, o, child_fds[i], error);
-                if (r < 0)
-                        return r;
-        }
-        r = spawn(o, (const int[]) { in, out, err }, &pid, &pidfd, error);
-        if (r < 0)
-                return r;
-        in = safe_close(in);
-        out = safe_close(out);
-        err = safe_close(err);
-
-        r = sd_event_add_io(fiber_event(run.fiber), &run.exit_source, pidfd, EPOLLIN, on_exit_of_child, &run);
-        if (r >= 0)
-                r = run_wait(&run, o->timeout_usec);
-        if (r < 0) {
-                FIBER_SHIELDED_SCOPE;
-
-                kill_child(o, pid, pidfd);
-                (void) run_wait(&run, KILL_WAIT_USEC);
-        }
-        if (run.exited && waitid(P_PIDFD, (id_t) pidfd, &si, WEXITED) < 0 && r >= 0)
-                r = -errno;
-        if (o->kill_group && r < 0)
-                (void) kill(-pid, SIGKILL);
-        run_drain(&run);
-
-        if (r < 0 && r != -ETIMEDOUT)
-                return error_set(error, r, "%s was ended before it was done", o->argv[0]);
-        *ret = (ProcessResult) {
-                .code = si.si_code,
-                .status = si.si_status,
-                .output = TAKE_PTR(run.streams[1].data),
-                .error = TAKE_PTR(run.streams[2].data),
-                .output_size = run.streams[1].size,
-                .error_size = run.streams[2].size,
-                .output_truncated = run.streams[1].truncated,
-                .error_truncated = run.streams[2].truncated,
-        };
-        if (o->output_max > 0 && !ret->output)
-                ret->output = calloc(1, 1);
-        if (o->error_max > 0 && !ret->error)
-                ret->error = calloc(1, 1);
-        if (r == -ETIMEDOUT)
-                return error_set(error, r, "%s took longer than %llu ms and was killed", o->argv[0],
-                                 (unsigned long long) (o->timeout_usec / USEC_PER_MSEC));
-        return 0;
+        return process_spawn_with(o, std, ret_pid, ret_pidfd, error);
 }

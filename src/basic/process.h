@@ -1,7 +1,8 @@
 #pragma once
 /* Child processes: started with clone3 (pidfd, optionally straight into a cgroup), waited for in a fiber, output caught
- * with a bound. After the clone the child only does what is async-signal-safe and execs. Signal dispositions, the soft
- * limit of open files and the OOM score are those of an ordinary process, whatever the daemon has. */
+ * with a bound. After the clone the child only makes system calls and execs; it has no descriptor but those it is given.
+ * Signal dispositions and mask, the soft limit of open files and the OOM score are those of an ordinary process, whatever
+ * the daemon has. */
 
 #include "basic/error.h"
 #include "basic/macro.h"
@@ -10,8 +11,7 @@ typedef struct ProcessOptions {
         const char *const *argv;       /* argv[0] is an absolute path */
         const char *const *env;        /* "K=v", NULL-terminated; NULL: only PATH */
         const char *working_directory; /* NULL: / */
-        /* Written to its standard input, which is then closed; NULL: /dev/null. SIGPIPE must be ignored in this process. */
-        const void *input;
+        const void *input;             /* the contents of its standard input (a file in memory); NULL: /dev/null */
         size_t input_size;
         size_t output_max;             /* bytes of standard output kept, 0: /dev/null. More is read and dropped. */
         size_t error_max;              /* the same for standard error */
@@ -36,6 +36,10 @@ void process_result_done(ProcessResult *r);
 /* Starts a child without waiting for it: pidfd (to be closed by the caller) and pid. The option fields input,
  * output_max, error_max and timeout are not looked at. */
 int process_spawn(const ProcessOptions *options, pid_t *ret_pid, int *ret_pidfd, Error *error);
+
+/* The same with all three standard descriptors given. */
+int process_spawn_with(const ProcessOptions *options, const int std[static 3], pid_t *ret_pid, int *ret_pidfd,
+                       Error *error);
 
 /* Runs a child to its end. Must be called in a fiber. On cancellation, deadline and timeout it is killed and reaped
  * before the call returns; ret is filled (output so far) on -ETIMEDOUT as well. A child that exits non-zero is no
