@@ -17,6 +17,25 @@ static double now(void) {
         return (double) ts.tv_sec + (double) ts.tv_nsec / 1e9;
 }
 
+/* Memory of its own and in all, in KiB. */
+static void print_memory(pid_t pid, const char *when) {
+        long rss = 0, own = 0, k;
+        char path[64], line[256];
+        FILE *f;
+
+        CHECK(snprintf(path, sizeof path, "/proc/%d/status", pid) > 0);
+        f = fopen(path, "re");
+        CHECK(f);
+        while (fgets(line, sizeof line, f)) {
+                if (sscanf(line, "RssAnon: %ld kB", &k) == 1 || sscanf(line, "RssShmem: %ld kB", &k) == 1)
+                        own += k;
+                if (sscanf(line, "VmRSS: %ld kB", &k) == 1)
+                        rss = k;
+        }
+        fclose(f);
+        printf("%s: RSS %ld KiB, %ld KiB of them its own\n", when, rss, own);
+}
+
 static size_t argument(int argc, char **argv, int i, size_t otherwise) {
         return argc > i ? strtoul(argv[i], NULL, 10) : otherwise;
 }
@@ -40,6 +59,7 @@ int main(int argc, char **argv) {
 
         harness_init(&h, NULL);
         harness_start(&h);
+        print_memory(h.pid, "idle");
         for (size_t i = 0; i < n; i++) {
                 (void) snprintf(path, sizeof path, "%s/%zu.log", h.directory, i);
                 (void) snprintf(id, sizeof id, "c%zu", i);
@@ -64,6 +84,9 @@ int main(int argc, char **argv) {
                 CHECK_EQ(harness_request(&h, POD_DRAIN, id, NULL, 0, NULL, NULL), 0);
         }
         seconds = now() - begin;
+        print_memory(h.pid, "after the work");
+        sleep(2);
+        print_memory(h.pid, "idle again");
 
         CHECK_EQ(getrusage(RUSAGE_CHILDREN, &all), 0);
         harness_done(&h);

@@ -54,7 +54,7 @@ int notify_open(char **envp, Text *why) {
         return 0;
 }
 
-int notify_send(const char *message, const int *fds, size_t n) {
+static int notify_send(const char *message, const int *fds, size_t n, int flags) {
         union {
                 struct cmsghdr header;
                 char room[CMSG_SPACE(sizeof(int) * NOTIFY_FDS_MAX)];
@@ -82,7 +82,7 @@ int notify_send(const char *message, const int *fds, size_t n) {
         }
 
         do
-                r = SYS(sendmsg, notify.fd, &m, MSG_NOSIGNAL);
+                r = SYS(sendmsg, notify.fd, &m, MSG_NOSIGNAL | flags);
         while (r == -EINTR);
         return r < 0 ? r : 0;
 }
@@ -103,7 +103,8 @@ void notify_status(const char *state, const char *status, int error) {
                 text_add(&t, "STATUS=");
                 text_add(&t, status);
         }
-        (void) notify_send(t.s, NULL, 0);
+        /* Words alone are not worth waiting for a busy manager, while containers wait for their output to be read. */
+        (void) notify_send(t.s, NULL, 0, state || error < 0 ? 0 : MSG_DONTWAIT);
 }
 
 int notify_store(const char *name, const int *fds, size_t n) {
@@ -112,7 +113,7 @@ int notify_store(const char *name, const int *fds, size_t n) {
         /* FDPOLL=0: otherwise the manager drops a descriptor when its other end hangs up. */
         text_add(&t, "FDSTORE=1\nFDPOLL=0\nFDNAME=");
         text_add(&t, name);
-        return notify_send(t.s, fds, n);
+        return notify_send(t.s, fds, n, 0);
 }
 
 void notify_forget(const char *name) {
@@ -120,7 +121,7 @@ void notify_forget(const char *name) {
 
         text_add(&t, "FDSTOREREMOVE=1\nFDNAME=");
         text_add(&t, name);
-        (void) notify_send(t.s, NULL, 0);
+        (void) notify_send(t.s, NULL, 0, 0);
 }
 
 int notify_received(char **envp, void (*func)(const char *name, int fd, void *userdata), void *userdata) {
@@ -156,5 +157,7 @@ void say(const char *words) {
         text_add(&t, "rktlet-pod: ");
         text_add(&t, words);
         text_add(&t, "\n");
-        (void) SYS(write, STDERR_FILENO, t.s, t.n);
+        /* Usually a socket to the journal; one that is full must not stop us. */
+        if (SYS(sendto, STDERR_FILENO, t.s, t.n, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0) == -ENOTSOCK)
+                (void) SYS(write, STDERR_FILENO, t.s, t.n);
 }

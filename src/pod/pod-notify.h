@@ -6,12 +6,11 @@
 /* Opens the socket, in the network namespace that the process is in now. Without NOTIFY_SOCKET everything below does
  * nothing. */
 int notify_open(char **envp, Text *why);
-/* Sends one message with n descriptors (may be 0). Blocks while the manager's queue is full. */
-int notify_send(const char *message, const int *fds, size_t n);
 
-/* READY=1, STOPPING=1 and the like, with STATUS=. `state` and `status` may be NULL. */
+/* READY=1, STOPPING=1 and the like, with STATUS= and ERRNO= (negative errno, or 0). `state` and `status` may be NULL. */
 void notify_status(const char *state, const char *status, int error);
-/* Puts descriptors into the store under one name; they stay there whatever happens to their other end. */
+/* Puts descriptors into the store under one name; they stay there whatever happens to their other end. Waits while the
+ * manager's queue is full; once sent they are safe, as the manager reads its queue before it looks at dead children. */
 int notify_store(const char *name, const int *fds, size_t n);
 void notify_forget(const char *name);
 

@@ -28,8 +28,8 @@
 #define POD_REQUEST_MAX 8192                                 /* bytes of a request */
 #define POD_WORDS_MAX 504                                    /* bytes of a reply's words */
 
-#define POD_EXIT_FAILED 3    /* it could not be set up, or not be continued */
-#define POD_EXIT_INIT_DIED 4 /* the init of the pod's pid namespace is gone, and all processes in it */
+#define POD_EXIT_FAILED 100    /* it could not be set up, or not be continued */
+#define POD_EXIT_INIT_DIED 101 /* the init of the pod's pid namespace is gone, and all processes in it */
 
 enum PodOperation {
         POD_ADD_STREAMS = 1,

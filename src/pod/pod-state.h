@@ -1,7 +1,10 @@
 #pragma once
 /* What a pod process must know again after a SIGKILL at any moment. It is a memfd in the unit's FD store, mapped shared:
  * what was stored before the kill is there after it. Every change is ordered so that a stop between any two stores, or
- * inside any system call, leaves something that recovery can finish. */
+ * inside any system call, leaves something that recovery can finish.
+ *
+ * The program on disk may have been replaced meanwhile: a newer one must read what older ones have left. So this layout
+ * only ever grows into what is reserved, or STATE_VERSION changes together with code that converts. */
 
 #include "pod/pod-protocol.h"
 #include "pod/sys.h"
@@ -58,6 +61,7 @@ typedef struct ContainerRecord {
         uint64_t inode[_POD_PIPES_MAX / 2]; /* of the pipes of stdin, stdout, stderr: tells them apart */
         StreamRecord stream[2];  /* stdout (or the terminal), stderr */
         char id[POD_ID_MAX + 1];
+        uint64_t reserved[4];
         char path[PATH_INLINE + 1]; /* when it is short enough, as nearly all are */
 } ContainerRecord;
 
@@ -67,7 +71,7 @@ typedef struct State {
         uint32_t version;
         uint32_t staging_owner; /* stream index + 1 that the bytes in the staging pipe belong to */
         uint32_t generation;    /* the last one given */
-        uint32_t reserved;
+        uint32_t reserved[9];
         uint64_t used[POD_CONTAINERS_MAX / 64]; /* bits: containers that are there; set last, cleared first */
         ContainerRecord container[POD_CONTAINERS_MAX];
         char long_path[POD_CONTAINERS_MAX][POD_PATH_MAX + 1];
