@@ -46,8 +46,10 @@ static inline void fiber_unshield_cleanup(const int *unused) {
         fiber_unshield();
 }
 /* `FIBER_SHIELDED_SCOPE;` shields until the block ends. */
-#define FIBER_SHIELDED_SCOPE                                                                                           \
-        _cleanup_(fiber_unshield_cleanup) _unused_ const int _shielded = (fiber_shield(), 0)
+#define FIBER_SHIELDED_SCOPE FIBER_SHIELDED_SCOPE_(__COUNTER__)
+#define FIBER_SHIELDED_SCOPE_(n) FIBER_SHIELDED_SCOPE__(n)
+#define FIBER_SHIELDED_SCOPE__(n)                                                                                      \
+        _cleanup_(fiber_unshield_cleanup) _unused_ const int _shielded_##n = (fiber_shield(), 0)
 
 /* 0, or why a wait would end now: -ECANCELED, -ETIME. For long work between waits. */
 int fiber_check(void);
