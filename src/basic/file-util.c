@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -80,50 +81,62 @@ static int split_path(const char *path, char **ret_directory, const char **ret_b
         return 0;
 }
 
-static int write_and_rename(int dir_fd, const char *temporary, const char *base, const void *data, size_t size,
-                            mode_t mode, WriteFlags flags) {
-        _cleanup_close_ int fd = -1;
-        int r;
+/* A name beside `name` that nobody else uses; the caller still makes it with O_EXCL. */
+static int temporary_name(const char *name, char **ret) {
+        const char *slash = strrchr(name, '/'), *base = slash ? slash + 1 : name;
+        static uint64_t number;
+        char *p;
 
-        fd = openat(dir_fd, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
-        if (fd < 0)
+        if (!base[0] || streq(base, ".") || streq(base, ".."))
+                return -EINVAL;
+        if (number == 0 && getrandom(&number, sizeof number, 0) != (ssize_t) sizeof number)
                 return -errno;
-        r = fchmod(fd, mode) < 0 ? -errno : 0;
-        if (r >= 0)
-                r = write_all(fd, data, size);
-        if (r >= 0 && (flags & WRITE_SYNC) && fsync(fd) < 0)
-                r = -errno;
-        if (r >= 0 && renameat(dir_fd, temporary, dir_fd, base) < 0)
-                r = -errno;
-        if (r < 0) {
-                (void) unlinkat(dir_fd, temporary, 0);
-                return r;
-        }
-        if ((flags & WRITE_SYNC) && fsync(dir_fd) < 0)
-                return -errno;
+        p = strprintf("%.*s.%.200s.%016llx", (int) (base - name), name, base, (unsigned long long) number++);
+        if (!p)
+                return -ENOMEM;
+        *ret = p;
         return 0;
 }
 
-int write_file_atomic(int dir_fd, const char *name, const void *data, size_t size, mode_t mode, WriteFlags flags) {
+static int sync_directory_of(int dir_fd, const char *name) {
         _cleanup_free_ char *directory = NULL;
         _cleanup_close_ int fd = -1;
-        char temporary[NAME_MAX + 1], id[ID_LENGTH + 1];
         const char *base;
         int r;
 
         r = split_path(name, &directory, &base);
         if (r < 0)
                 return r;
-        if (!base[0])
-                return -EINVAL;
         fd = open_directory(dir_fd, directory);
         if (fd < 0)
                 return fd;
-        r = random_id(id);
+        return fsync(fd) < 0 ? -errno : 0;
+}
+
+int write_file_atomic(int dir_fd, const char *name, const void *data, size_t size, mode_t mode, WriteFlags flags) {
+        _cleanup_free_ char *temporary = NULL;
+        _cleanup_close_ int fd = -1;
+        int r;
+
+        r = temporary_name(name, &temporary);
         if (r < 0)
                 return r;
-        (void) snprintf(temporary, sizeof temporary, ".%.200s.%.16s", base, id);
-        return write_and_rename(fd, temporary, base, data, size, mode, flags);
+        fd = openat(dir_fd, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+        if (fd < 0)
+                return -errno;
+        /* The umask must not decide. */
+        r = fchmod(fd, mode) < 0 ? -errno : 0;
+        if (r >= 0)
+                r = write_all(fd, data, size);
+        if (r >= 0 && (flags & WRITE_SYNC) && fsync(fd) < 0)
+                r = -errno;
+        if (r >= 0 && renameat(dir_fd, temporary, dir_fd, name) < 0)
+                r = -errno;
+        if (r < 0) {
+                (void) unlinkat(dir_fd, temporary, 0);
+                return r;
+        }
+        return flags & WRITE_SYNC ? sync_directory_of(dir_fd, name) : 0;
 }
 
 int read_fd(int fd, size_t max, char **ret, size_t *ret_size) {
@@ -181,40 +194,46 @@ int read_file(int dir_fd, const char *name, size_t max, char **ret, size_t *ret_
         return read_fd(fd, max, ret, ret_size);
 }
 
-int mkdir_parents(int dir_fd, const char *path, mode_t mode) {
-        _cleanup_free_ char *copy = NULL;
+/* 1: made, 0: it was there. */
+static int mkdir_one(int dir_fd, const char *path, mode_t mode) {
+        struct stat st;
 
         if (mkdirat(dir_fd, path, mode) >= 0)
-                return fchmodat(dir_fd, path, mode, 0) < 0 ? -errno : 0;
-        if (errno != ENOENT && errno != EEXIST)
+                /* The umask must not decide. */
+                return fchmodat(dir_fd, path, mode, 0) < 0 ? -errno : 1;
+        if (errno != EEXIST)
                 return -errno;
+        if (fstatat(dir_fd, path, &st, 0) < 0)
+                return -errno;
+        return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
+}
+
+int mkdir_parents(int dir_fd, const char *path, mode_t mode) {
+        _cleanup_free_ char *copy = NULL;
+        int r;
+
+        if (!path[0])
+                return -EINVAL;
+        /* Mostly only the last one, or none, is missing. */
+        r = mkdir_one(dir_fd, path, mode);
+        if (r != -ENOENT)
+                return MIN(r, 0);
         copy = strdup(path);
         if (!copy)
                 return -ENOMEM;
-        for (char *p = copy + strspn(copy, "/");;) {
-                char *slash = strchr(p, '/'), saved;
-                struct stat st;
+        for (char *slash = copy;;) {
+                char saved;
 
-                if (!slash)
-                        slash = p + strlen(p);
+                slash += strspn(slash, "/");
+                slash += strcspn(slash, "/");
                 saved = *slash;
                 *slash = 0;
-                if (*p) {
-                        if (mkdirat(dir_fd, copy, mode) >= 0) {
-                                /* The umask must not decide. */
-                                if (fchmodat(dir_fd, copy, mode, 0) < 0)
-                                        return -errno;
-                        } else if (errno != EEXIST)
-                                return -errno;
-                        else if (fstatat(dir_fd, copy, &st, 0) < 0)
-                                return -errno;
-                        else if (!S_ISDIR(st.st_mode))
-                                return -ENOTDIR;
-                }
+                r = mkdir_one(dir_fd, copy, mode);
+                if (r < 0)
+                        return r;
                 *slash = saved;
-                if (!saved)
+                if (slash[strspn(slash, "/")] == 0)
                         return 0;
-                p = slash + 1;
         }
 }
 
@@ -222,6 +241,30 @@ int open_directory(int dir_fd, const char *path) {
         int fd = openat(dir_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
         return fd < 0 ? -errno : fd;
+}
+
+/* Takes the descriptor. */
+static int foreach_name(int fd, int (*func)(int dir_fd, const char *name, void *userdata), void *userdata) {
+        _cleanup_(closedirp) DIR *d = fdopendir(fd);
+        struct dirent *e;
+        int r;
+
+        if (!d) {
+                r = -errno;
+                (void) close(fd);
+                return r;
+        }
+        for (;;) {
+                errno = 0;
+                e = readdir(d);
+                if (!e)
+                        return -errno;
+                if (streq(e->d_name, ".") || streq(e->d_name, ".."))
+                        continue;
+                r = func(dirfd(d), e->d_name, userdata);
+                if (r != 0)
+                        return r;
+        }
 }
 
 /* Opens a child directory that is on the same mount and no symlink. */
@@ -233,13 +276,17 @@ static int open_child_directory(int dir_fd, const char *name) {
 
 /* 0: it is gone; -ENOTEMPTY: a directory that has something in it. */
 static int remove_one(int dir_fd, const char *name) {
+        int r;
+
         if (unlinkat(dir_fd, name, 0) >= 0 || errno == ENOENT)
                 return 0;
-        if (errno != EISDIR && errno != EPERM)
-                return -errno;
+        /* EPERM is what POSIX wants for a directory, and what an immutable file gives. */
+        r = -errno;
+        if (r != -EISDIR && r != -EPERM)
+                return r;
         if (unlinkat(dir_fd, name, AT_REMOVEDIR) >= 0 || errno == ENOENT)
                 return 0;
-        return errno == EEXIST ? -ENOTEMPTY : -errno;
+        return errno == EEXIST ? -ENOTEMPTY : errno == ENOTDIR ? r : -errno;
 }
 
 typedef struct RemoveTree {
@@ -265,8 +312,7 @@ static int remove_or_lift(int dir_fd, const char *name, void *userdata) {
 }
 
 static int remove_below_root(int dir_fd, const char *name, void *userdata) {
-        _cleanup_close_ int fd = -1;
-        int r;
+        int fd, r;
 
         r = remove_one(dir_fd, name);
         if (r != -ENOTEMPTY)
@@ -274,7 +320,7 @@ static int remove_below_root(int dir_fd, const char *name, void *userdata) {
         fd = open_child_directory(dir_fd, name);
         if (fd < 0)
                 return fd;
-        r = directory_foreach(fd, ".", remove_or_lift, userdata);
+        r = foreach_name(fd, remove_or_lift, userdata);
         if (r < 0)
                 return r;
         r = remove_one(dir_fd, name);
@@ -314,28 +360,7 @@ int remove_tree(int dir_fd, const char *name) {
 
 int directory_foreach(int dir_fd, const char *path, int (*func)(int dir_fd, const char *name, void *userdata),
                       void *userdata) {
-        _cleanup_(closedirp) DIR *d = NULL;
-        struct dirent *e;
-        int fd, r;
+        int fd = open_directory(dir_fd, path);
 
-        fd = open_directory(dir_fd, path);
-        if (fd < 0)
-                return fd;
-        d = fdopendir(fd);
-        if (!d) {
-                r = -errno;
-                (void) close(fd);
-                return r;
-        }
-        for (;;) {
-                errno = 0;
-                e = readdir(d);
-                if (!e)
-                        return -errno;
-                if (streq(e->d_name, ".") || streq(e->d_name, ".."))
-                        continue;
-                r = func(dirfd(d), e->d_name, userdata);
-                if (r != 0)
-                        return r;
-        }
+        return fd < 0 ? fd : foreach_name(fd, func, userdata);
 }
