@@ -293,8 +293,10 @@ static int call_run(void *userdata) {
         int r;
 
         c->fiber = fiber_ref(fiber_current());
+        c->server->n_running++;
         c->connection->n_running++;
         r = call_run_handler(c, &error);
+        c->server->n_running--;
         c->connection->n_running--;
         c->fiber = fiber_unref(c->fiber);
 
@@ -343,7 +345,7 @@ static int call_check(GrpcCall *c, Error *error) {
         if (s->cancelling)
                 return error_setf(error, GRPC_UNAVAILABLE, "The server is shutting down; try again");
         /* Handlers of streams that their client has reset may still be undoing things. */
-        if (s->n_calls > GRPC_CALLS_MAX || c->connection->n_running >= GRPC_STREAMS_MAX)
+        if (s->n_running >= GRPC_CALLS_MAX || c->connection->n_running >= GRPC_STREAMS_MAX)
                 return error_setf(error, GRPC_RESOURCE_EXHAUSTED, "Too many calls are under way; try again later");
 
         return wire_parse_request(c->body ? c->body->bytes : NULL, c->body ? c->body->size : 0, GRPC_MESSAGE_MAX,

@@ -260,6 +260,11 @@ static ssize_t on_frame(h2o_http2_conn_t *conn, const uint8_t *src, size_t size,
         r = pass_frame(c, src, size, err_desc);
         c->next = conn->_read_expect;
         conn->_read_expect = on_frame;
+
+        /* A peer that asks and asks and reads nothing: answered streams stay until their answer is written. h2o
+         * starts to read again when it is. */
+        if (c->n_streams > H2_STREAMS_KEPT_MAX && conn->_write.buf_in_flight && h2o_socket_is_reading(conn->sock))
+                h2o_socket_read_stop(conn->sock);
         return r;
 }
 
@@ -375,6 +380,7 @@ void h2_connection_cut(H2Connection *c) {
 }
 
 typedef struct StreamEnd {
+        H2Connection *connection;
         void (*closed)(void *userdata);
         void *userdata;
 } StreamEnd;
@@ -382,17 +388,20 @@ typedef struct StreamEnd {
 static void on_stream_end(void *p) {
         StreamEnd *e = p;
 
+        e->connection->n_streams--;
         if (e->closed)
                 e->closed(e->userdata);
 }
 
 void h2_stream_start(h2o_req_t *req, void (*closed)(void *userdata), void *userdata) {
+        H2Connection *c = h2_connection_of(req);
         StreamEnd *e;
 
         /* Memory of the request's pool with a destructor: the pool is cleared as the stream goes. */
         e = h2o_mem_alloc_shared(&req->pool, sizeof *e, on_stream_end);
-        *e = (StreamEnd) { closed, userdata };
-        h2_connection_of(req)->n_requests++;
+        *e = (StreamEnd) { c, closed, userdata };
+        c->n_requests++;
+        c->n_streams++;
 }
 
 h2o_buffer_t *h2_stream_take_body(h2o_req_t *req) {

@@ -9,6 +9,7 @@
 
 /* What one peer may use up. Beyond a limit its stream or connection ends, with an error that says so. */
 #define H2_STREAMS_MAX 1000U                    /* streams at the same time */
+#define H2_STREAMS_KEPT_MAX 2000U               /* including those whose end wasn't written yet */
 #define H2_HEADER_BLOCK_MAX (16U * 1024U)       /* bytes of one HEADERS + CONTINUATION…, as sent */
 #define H2_HEADER_FIELDS_MAX 100U               /* fields after decoding */
 #define H2_BODY_MAX (16U * 1024U * 1024U + 5U)  /* bytes of one request; longer ones are cut there and answered */
@@ -35,6 +36,7 @@ struct H2Connection {
         size_t header_bytes;       /* of the header block that is arriving */
         size_t body_bytes;         /* of requests, an upper bound that is corrected when it gets large */
         uint64_t n_requests;       /* that reached our handler */
+        size_t n_streams;          /* those of them that are still there */
 
         /* Kept by the calls: request bytes they hold, answer bytes not yet sent, handlers that run. */
         size_t held, queued;

@@ -288,7 +288,10 @@ class Client:
         elif kind == PING:
             self.pings.append((flags, payload))
             if not flags & ACK and self.answer_pings:
-                self.send(frame(PING, ACK, 0, payload))
+                try:
+                    self.send(frame(PING, ACK, 0, payload))
+                except BrokenPipeError:
+                    pass
         return got
 
     def wait(self, stream):

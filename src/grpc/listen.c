@@ -14,8 +14,8 @@ static int make_address(const char *path, struct sockaddr_un *ret, Error *error)
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "The socket path '%s' is not absolute", path);
         if (size >= sizeof ret->sun_path)
                 return error_setf(error, GRPC_INVALID_ARGUMENT,
-                                  "The socket path is too long: %zu bytes, the kernel allows %zu; use a shorter one", size,
-                                  sizeof ret->sun_path - 1);
+                                  "The socket path is too long: %zu bytes, the kernel allows %zu; use a shorter one",
+                                  size, sizeof ret->sun_path - 1);
         memcpy(ret->sun_path, path, size + 1);
         return 0;
 }

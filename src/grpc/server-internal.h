@@ -27,6 +27,7 @@ struct GrpcServer {
         size_t n_connections;
         GrpcCall *calls;
         size_t n_calls;
+        size_t n_running; /* of their handlers */
 
         bool draining, cancelling;
         sd_event_source *goaway_timer;
