@@ -17,7 +17,7 @@ GROUP = "root:x:0:\nwww-data:x:33:\nnogroup:x:65534:\n"
 PGREP = """#!/bin/sh
 for d in /proc/[0-9]*; do
         [ "${d#/proc/}" = $$ ] && continue
-        case "$(tr '\\0' ' ' < $d/cmdline 2>/dev/null) $(cat $d/comm 2>/dev/null)" in *"$1"*) echo "${d#/proc/}"; found=1;; esac
+        case "$(cat $d/comm 2>/dev/null)" in *"$1"*) echo "${d#/proc/}"; found=1;; esac
 done
 [ -n "$found" ]
 """
@@ -41,13 +41,24 @@ def read(*path):
 def busybox(tree):
     layer = Layer()
     for name, mode in (("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777), ("var", 0o755), ("usr", 0o755),
-                       ("usr/bin", 0o755), ("home", 0o755)):
+                       ("usr/bin", 0o755), ("home", 0o755), ("lib", 0o755), ("lib/x86_64-linux-gnu", 0o755), ("lib64", 0o755)):
         layer.dir(name, mode)
-    layer.file("bin/busybox", read(tree, "bin/busybox"), 0o755)
-    listing = subprocess.run([os.path.join(tree, "bin/busybox"), "--list"], capture_output=True, text=True, check=True)
+    # Not the static one of the tree: that runs its applets without looking at /bin, and the suite masks /bin/ls.
+    program = read(os.environ["BUSYBOX"])
+    layer.file("bin/busybox", program, 0o755)
+    for path in libraries(tree, "/bin/true"):  # libc and the loader
+        layer.file(path.lstrip("/"), read(os.path.realpath(os.path.join(tree, path.lstrip("/")))), 0o755)
+    layer.file("lib/x86_64-linux-gnu/libresolv.so.2", read(os.path.realpath(os.path.join(tree, "lib/x86_64-linux-gnu/libresolv.so.2"))))
+    with tempfile.NamedTemporaryFile(prefix="busybox") as file:
+        file.write(program)
+        file.flush()
+        os.chmod(file.name, 0o755)
+        listing = subprocess.run([os.path.join(tree, "lib64/ld-linux-x86-64.so.2"), "--library-path",
+                                  os.path.join(tree, "lib/x86_64-linux-gnu"), file.name, "--list"],
+                                 capture_output=True, text=True, check=True)
     for applet in listing.stdout.split():
         if applet not in ("busybox", "pgrep", "ipcs"):
-            layer.hardlink("bin/" + applet, "bin/busybox")
+            layer.hardlink("bin/" + applet, "bin/busybox", 0o755)
     layer.file("bin/pgrep", PGREP, 0o755).file("bin/ipcs", IPCS, 0o755)
     return layer.file("etc/passwd", PASSWD).file("etc/group", GROUP)
 
@@ -65,11 +76,13 @@ def nginx(tree, port):
     layer = Layer()
     for name in ("usr", "usr/sbin", "etc/nginx", "var/log", "var/log/nginx", "var/lib", "var/lib/nginx", "run", "www"):
         layer.dir(name)
+    layer.symlink("var/run", "/run")
     layer.file("usr/sbin/nginx", read(tree, "usr/sbin/nginx"), 0o755)
     for path in libraries(tree, "/usr/sbin/nginx"):
         layer.file(path.lstrip("/"), read(os.path.realpath(os.path.join(tree, path.lstrip("/")))), 0o755)
     layer.file("etc/nginx/nginx.conf", f"""user www-data;
 error_log /dev/stderr;
+pid /run/nginx.pid;
 events {{ }}
 http {{ access_log /dev/stdout; server {{ listen {port}; root /www; }} }}
 """)
@@ -109,4 +122,4 @@ def images(tree):
     tags = Image([base, Layer().file("name", "tags")], shell)
     for tag in ("1", "2", "3"):
         yield staging + "tags", tag, tags
-    yield "pause", "3.9", Image([base], {"Env": [PATH], "Entrypoint": ["sleep", "2147483647"]})
+    yield "pause", "3.9", Image([base], {"Env": [PATH], "Entrypoint": ["tail", "-f", "/dev/null"]})

@@ -57,7 +57,7 @@ def good(tree):
     base = base_layer(tree)
     shell = {"Env": [PATH], "Cmd": ["sh"]}
     yield "test/base", ["latest"], Image([base], shell)
-    yield "test/pause", ["latest"], Image([base], {"Env": [PATH], "Entrypoint": ["sleep", "2147483647"]})  # for peers
+    yield "test/pause", ["latest"], Image([base], {"Env": [PATH], "Entrypoint": ["tail", "-f", "/dev/null"]})  # for peers
     yield "test/tags", ["1", "2", "3"], Image([base, Layer().file("tags", "one image, three tags\n")], shell)
 
     # Each layer takes something away from, or turns something around in, the one below.

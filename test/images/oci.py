@@ -67,8 +67,8 @@ class Layer:
     def symlink(self, name, target, uid=0, gid=0):
         return self._add(name, tarfile.SYMTYPE, 0o777, uid, gid, link=target)
 
-    def hardlink(self, name, target):
-        return self._add(name, tarfile.LNKTYPE, 0o644, 0, 0, link=target)
+    def hardlink(self, name, target, mode=0o644):
+        return self._add(name, tarfile.LNKTYPE, mode, 0, 0, link=target)  # mode: the file's, as tar writes it
 
     def device(self, name, major, minor, mode=0o666, block=False):
         return self._add(name, tarfile.BLKTYPE if block else tarfile.CHRTYPE, mode, 0, 0, device=(major, minor))
