@@ -151,7 +151,7 @@ try:
     d.process.kill()
     d.process.wait(60)
     d = Daemon()
-    check("it starts again after SIGKILL", until(lambda: notified(b"STATUS=Looking")) and speaks_http2(path), d.text())
+    check("it starts again after SIGKILL", notified(b"STATUS=Looking") and speaks_http2(path), d.text())
     check("it ends again", d.stop() == 0, d.text())
 
     # A socket from systemd, descriptor 3; a client that is there before the daemon is served.
