@@ -111,6 +111,9 @@ typedef struct EngineOps {
         int (*container_exec_sync)(Engine *e, const EngineContainer *c, const char *const *argv, uint64_t timeout_usec,
                                    EngineExecResult *ret, Error *error);
         int (*container_reopen_log)(Engine *e, const EngineContainer *c, Error *error);
+        /* Changes the limits of one that is created or runs; what isn't given stays as it is. */
+        int (*container_update)(Engine *e, const EngineContainer *c, const runtime_v1_LinuxContainerResources *resources,
+                                Error *error);
 } EngineOps;
 
 struct Engine {
@@ -120,7 +123,7 @@ struct Engine {
 
 typedef struct NativeEngineConfig {
         const char *crun_path;       /* /usr/bin/crun */
-        const char *libexec_path;    /* folder of rktlet-pod */
+        const char *libexec_path;    /* folder of rktlet-pod and rktlet-create */
         const char *run_directory;   /* /run/rktlet */
         int max_container_log_line;  /* bytes of a log line before it is split; 0: 16384 */
 } NativeEngineConfig;

@@ -1,0 +1,192 @@
+/* ExecSync: a command in a container, with its output caught. Each runs in a cgroup of its own below the container's, so
+ * that its end can be made the end of all it started. */
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "basic/file-util.h"
+#include "basic/process.h"
+#include "engine/native/internal.h"
+#include "engine/native/resources.h"
+
+#define CONFIG_MAX (16U * 1024U * 1024U)
+#define MOVE_ROUNDS 16 /* a process that forks while it is moved is met in the next round */
+#define EMPTY_TIMEOUT_USEC (2 * USEC_PER_SEC)
+
+/* The container's own process with other arguments: same user, environment, capabilities, and so on. */
+static int make_process_file(const EngineContainer *c, const char *const *argv, int *ret_fd, Error *error) {
+        _cleanup_free_ char *path = strprintf("%s/config.json", c->run_directory), *text = NULL, *out = NULL;
+        _cleanup_json_ json_t *config = NULL, *args = json_array();
+        _cleanup_close_ int fd = -1;
+        json_t *process;
+        size_t size;
+        int r;
+
+        if (!path || !args)
+                return error_oom(error);
+        r = read_file(AT_FDCWD, path, CONFIG_MAX, &text, &size);
+        if (r < 0)
+                return error_set(error, r, "cannot read %s", path);
+        r = json_parse(text, size, &config, error);
+        if (r < 0)
+                return error_prefix(error, r, "cannot understand %s", path);
+        process = json_get_object(config, "process");
+        for (size_t i = 0; argv[i]; i++) {
+                if (!utf8_is_valid(argv[i], strlen(argv[i])))
+                        return error_setf(error, GRPC_INVALID_ARGUMENT, "an argument of the command is not UTF-8");
+                if (json_array_append_new(args, json_string(argv[i])) < 0)
+                        return error_oom(error);
+        }
+        if (!process || json_object_set(process, "args", args) < 0 ||
+            json_object_set_new(process, "terminal", json_false()) < 0)
+                return error_oom(error);
+        out = json_dumps(process, JSON_COMPACT);
+        if (!out)
+                return error_oom(error);
+        fd = memfd_create("rktlet-exec", MFD_CLOEXEC);
+        if (fd < 0)
+                return error_set(error, -errno, "cannot make a file in memory");
+        r = write_all(fd, out, strlen(out));
+        if (r < 0)
+                return error_set(error, r, "cannot write a file in memory");
+        *ret_fd = TAKE_FD(fd);
+        return 0;
+}
+
+typedef struct ExecCgroup {
+        int parent_fd, fd;
+        char name[32];
+        char *path; /* as ControlGroup has it */
+} ExecCgroup;
+
+static void exec_cgroup_done(ExecCgroup *g) {
+        (void) safe_close(g->parent_fd);
+        (void) safe_close(g->fd);
+        free(g->path);
+}
+
+static int exec_cgroup_make(NativeContainer *n, ExecCgroup *g, Error *error) {
+        g->parent_fd = cgroup_open(n->control_group);
+        if (g->parent_fd < 0)
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "container %s doesn't run: its cgroup is gone", n->id);
+        do
+                /* Some may be left of an earlier life of the daemon. */
+                (void) snprintf(g->name, sizeof g->name, "exec-%u", n->n_execs++);
+        while (mkdirat(g->parent_fd, g->name, 0755) < 0 && errno == EEXIST);
+        g->fd = open_directory(g->parent_fd, g->name);
+        if (g->fd < 0)
+                return error_set(error, g->fd, "cannot make a cgroup below that of container %s", n->id);
+        g->path = strprintf("%s/%s", n->control_group, g->name);
+        return g->path ? 0 : error_oom(error);
+}
+
+/* What the command left running in the background goes on in the container's own cgroup. */
+static void move_to_parent(ExecCgroup *g) {
+        for (int i = 0; i < MOVE_ROUNDS; i++) {
+                _cleanup_close_ int to = openat(g->parent_fd, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+                _cleanup_free_ char *text = NULL;
+
+                if (to < 0 || read_file(g->fd, "cgroup.procs", CONFIG_MAX, &text, NULL) < 0 || !text[0])
+                        return;
+                for (char *line = text, *end; *line; line = end) {
+                        end = line + strcspn(line, "\n");
+                        if (*end)
+                                *end++ = 0;
+                        (void) !write(to, line, strlen(line));
+                }
+        }
+}
+
+/* kill: whatever is in it dies. */
+static void exec_cgroup_remove(ExecCgroup *g, bool kill) {
+        FIBER_SHIELDED_SCOPE;
+
+        if (kill && g->path)
+                (void) cgroup_kill(g->path);
+        if (unlinkat(g->parent_fd, g->name, AT_REMOVEDIR) >= 0 || errno != EBUSY)
+                return;
+        if (!kill)
+                move_to_parent(g);
+        (void) cgroup_wait_empty(g->path, EMPTY_TIMEOUT_USEC);
+        if (unlinkat(g->parent_fd, g->name, AT_REMOVEDIR) < 0)
+                log_debug_errno(-errno, "Cgroup %s is left until the container ends, ignoring", g->path);
+}
+
+/* The runtime itself failed, not the command: what it wrote to its log. */
+static int check_runtime(int log_fd, const char *command, Error *error) {
+        _cleanup_free_ char *message = NULL, *text = NULL;
+        char path[32];
+        struct stat st;
+        int r;
+
+        if (fstat(log_fd, &st) < 0 || st.st_size == 0)
+                return 0;
+        (void) snprintf(path, sizeof path, "/proc/self/fd/%d", log_fd);
+        message = runtime_log_message(AT_FDCWD, path);
+        if (!message)
+                return 0;
+        r = runtime_error_is_exec(message, command, &text);
+        if (r < 0)
+                return error_oom(error);
+        return error_setf(error, r > 0 ? GRPC_FAILED_PRECONDITION : GRPC_INTERNAL, "cannot execute the command: %s",
+                          text ?: message);
+}
+
+int native_container_exec_sync(Engine *engine, const EngineContainer *c, const char *const *argv, uint64_t timeout_usec,
+                               EngineExecResult *ret, Error *error) {
+        NativeEngine *e = native_engine(engine);
+        NativeContainer *n = native_container_find(e, c->id);
+        const char *const runtime_argv[] = {
+                e->crun_path, "--root", e->crun_root, "--cgroup-manager=disabled", "--log", "/proc/self/fd/4",
+                "--log-format", "json", "exec", "--process", "/proc/self/fd/3", c->id, NULL,
+        };
+        _cleanup_(process_result_done) ProcessResult result = {};
+        _cleanup_(exec_cgroup_done) ExecCgroup g = { .parent_fd = -1, .fd = -1 };
+        _cleanup_close_ int process_fd = -1, log_fd = -1;
+        int r;
+
+        if (!argv || !argv[0])
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "no command is given");
+        if (!n || !n->started || n->exiting || !n->watch)
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "container %s doesn't run", c->id);
+        _cleanup_(native_container_unrefp) _unused_ NativeContainer *held = native_container_ref(n);
+        r = make_process_file(c, argv, &process_fd, error);
+        if (r < 0)
+                return r;
+        log_fd = memfd_create("rktlet-exec-log", MFD_CLOEXEC);
+        if (log_fd < 0)
+                return error_set(error, -errno, "cannot make a file in memory");
+        r = exec_cgroup_make(n, &g, error);
+        if (r < 0)
+                return r;
+        r = process_run(&(ProcessOptions) {
+                                .argv = runtime_argv,
+                                .output_max = ENGINE_EXEC_OUTPUT_MAX,
+                                .error_max = ENGINE_EXEC_OUTPUT_MAX,
+                                .cgroup_fd = g.fd,
+                                .pass_fds = (const int[]) { process_fd, log_fd },
+                                .n_pass_fds = 2,
+                                .timeout_usec = timeout_usec,
+                        },
+                        &result, error);
+        exec_cgroup_remove(&g, r < 0);
+        if (r == -ETIMEDOUT && error) {
+                error_clear(error);
+                return error_setf(error, GRPC_DEADLINE_EXCEEDED, "the command did not end within %llu ms and was killed",
+                                  (unsigned long long) (timeout_usec / USEC_PER_MSEC)), -ETIMEDOUT;
+        }
+        if (r < 0)
+                return r;
+        r = check_runtime(log_fd, argv[0], error);
+        if (r < 0)
+                return r;
+        *ret = (EngineExecResult) {
+                .exit_code = result.code == CLD_EXITED ? result.status : 128 + result.status,
+                .output = TAKE_PTR(result.output),
+                .error = TAKE_PTR(result.error),
+                .output_size = result.output_size,
+                .error_size = result.error_size,
+        };
+        return 0;
+}

@@ -1,0 +1,143 @@
+#pragma once
+/* Shared by the files of the native engine. */
+
+#include <sys/inotify.h>
+#include <uthash.h>
+
+#include "basic/fiber.h"
+#include "basic/json-util.h"
+#include "basic/log.h"
+#include "basic/string-util.h"
+#include "engine/engine.h"
+#include "engine/native/oci-mounts.h"
+#include "engine/native/pod-client.h"
+
+#define POD_START_TIMEOUT_USEC (60 * USEC_PER_SEC)
+#define UNIT_STOP_TIMEOUT_USEC (30 * USEC_PER_SEC)
+#define CONTAINER_CREATE_TIMEOUT_USEC (120 * USEC_PER_SEC)
+#define RUNTIME_TIMEOUT_USEC (60 * USEC_PER_SEC) /* crun start */
+#define KILL_TIMEOUT_USEC (60 * USEC_PER_SEC)    /* a killed process that doesn't go hangs in the kernel */
+
+typedef struct NativeEngine NativeEngine;
+
+/* A pod that is followed. */
+typedef struct NativePod {
+        unsigned n_ref;
+        NativeEngine *engine; /* NULL once it is no longer followed */
+        char *id, *unit, *socket_path;
+        UnitWatch *watch;
+        bool seen;     /* the watch has reported at least once */
+        bool up;       /* its events go to the manager: the start is complete */
+        EnginePodState state;
+        sd_event_source *settle; /* set while the unit is down and may be about to be started again */
+        char *control_group;
+        FiberQueue changed;
+        UT_hash_handle hh;
+} NativePod;
+
+/* A container that is followed. */
+typedef struct NativeContainer {
+        unsigned n_ref;
+        NativeEngine *engine; /* NULL once it is no longer followed */
+        char *id, *pod_id, *unit, *pod_socket_path;
+        UnitWatch *watch;
+        bool seen;
+        bool up;       /* its events go to the manager: the creation is complete */
+        bool started;
+        bool exiting;  /* its end was seen, and is being completed */
+        EngineContainerState state;
+        char *control_group;
+        char *start_error; /* why it can't be started; then there is no unit */
+        int memory_events_fd;
+        sd_event_source *memory_events_source;
+        unsigned n_execs;
+        FiberQueue changed;
+        UT_hash_handle hh;
+} NativeContainer;
+
+struct NativeEngine {
+        Engine engine;
+        sd_event *event;
+        Systemd *systemd;
+        char *crun_path, *pod_path, *create_path, *run_directory, *crun_root, *scratch;
+        size_t log_line_max;
+        uint64_t capabilities; /* what PID 1 may hand out */
+        int oom_score_adj_min;
+        NativePod *pods;
+        NativeContainer *containers;
+};
+
+static inline NativeEngine *native_engine(Engine *e) {
+        return CONTAINER_OF(e, NativeEngine, engine);
+}
+
+/* native.c */
+/* A copy without what could break a line of a unit file. */
+char *unit_text(const char *format, ...) _printf_(1, 2);
+/* POD_NAME= and so on, with CONTAINER_… when c is given. */
+int log_fields_new(const EnginePod *pod, const EngineContainer *c, char ***ret);
+/* Kills all processes of a unit's cgroup, at once and without a race; nothing there: 0. */
+int cgroup_kill(const char *control_group);
+/* Waits until a cgroup has no process any more, or is gone. */
+int cgroup_wait_empty(const char *control_group, uint64_t timeout_usec);
+
+/* native-pod.c */
+NativePod *native_pod_find(NativeEngine *e, const char *id);
+NativePod *native_pod_ref(NativePod *p);
+NativePod *native_pod_unref(NativePod *p);
+DEFINE_TRIVIAL_CLEANUP_FUNC(NativePod *, native_pod_unref);
+void native_pod_forget(NativePod *p);
+/* Waits while its process is started again; -ENOENT when the pod is down. */
+int native_pod_wait_pid(NativePod *p, pid_t *ret, Error *error);
+int native_pod_start(Engine *e, const EnginePod *pod, EnginePodState *ret, Error *error);
+int native_pod_netns(Engine *e, const EnginePod *pod, char **ret, Error *error);
+int native_pod_stop(Engine *e, const EnginePod *pod, Error *error);
+int native_pod_remove(Engine *e, const EnginePod *pod, Error *error);
+int native_pod_load(Engine *e, const EnginePod *pod, EnginePodState *ret, Error *error);
+bool pod_has_network(const EnginePod *pod);
+bool pod_has_ipc(const EnginePod *pod);
+bool pod_has_pid(const EnginePod *pod);
+/* The name that its processes see; owned by the caller. */
+char *pod_hostname(const EnginePod *pod);
+
+/* pod-files.c */
+/* hostname, hosts and resolv.conf in the pod's run directory. */
+int pod_files_write(const EnginePod *pod, Error *error);
+/* Their paths, owned by the caller (pod_files_done). */
+int pod_files_paths(const EnginePod *pod, OciPodFiles *ret);
+void pod_files_done(OciPodFiles *f);
+/* "--sysctl=NAME=VALUE" for the pod process, checked: only what belongs to a namespace of the pod. */
+int pod_sysctl_arguments(const EnginePod *pod, char ***argv, Error *error);
+
+/* native-create.c */
+int native_container_create(Engine *e, const EngineContainer *c, EngineContainerInfo *ret, Error *error);
+
+/* native-container.c */
+NativeContainer *native_container_find(NativeEngine *e, const char *id);
+NativeContainer *native_container_ref(NativeContainer *n);
+NativeContainer *native_container_unref(NativeContainer *n);
+DEFINE_TRIVIAL_CLEANUP_FUNC(NativeContainer *, native_container_unref);
+/* Begins to follow; the reference belongs to the engine. */
+int native_container_new(NativeEngine *e, const EngineContainer *c, NativeContainer **ret, Error *error);
+int native_container_watch(NativeContainer *n, Error *error);
+void native_container_forget(NativeContainer *n);
+/* Until the end is complete: leftovers killed, log written, told. USEC_INFINITY: however long. */
+int native_container_wait_exit(NativeContainer *n, uint64_t until_usec);
+int native_container_start(Engine *e, const EngineContainer *c, EngineContainerState *ret, Error *error);
+int native_container_stop(Engine *e, const EngineContainer *c, int signo, uint64_t timeout_usec, Error *error);
+int native_container_remove(Engine *e, const EngineContainer *c, Error *error);
+int native_container_load(Engine *e, const EngineContainer *c, EngineContainerState *ret, Error *error);
+int native_container_reopen_log(Engine *e, const EngineContainer *c, Error *error);
+int native_container_update(Engine *e, const EngineContainer *c, const runtime_v1_LinuxContainerResources *resources,
+                            Error *error);
+
+/* runtime-error.c */
+/* What the OCI runtime wrote to its log (the last message), or NULL. Owned by the caller. */
+char *runtime_log_message(int dir_fd, const char *path);
+/* Whether the message says that the command can't be executed: then creation succeeds and the start fails. *ret gets a
+ * sentence for the caller. */
+int runtime_error_is_exec(const char *message, const char *command, char **ret);
+
+/* exec.c */
+int native_container_exec_sync(Engine *e, const EngineContainer *c, const char *const *argv, uint64_t timeout_usec,
+                               EngineExecResult *ret, Error *error);

@@ -1,0 +1,568 @@
+/* A container while it lives: followed through its unit, started, stopped, and its end completed and told. */
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "basic/file-util.h"
+#include "basic/process.h"
+#include "engine/native/internal.h"
+#include "engine/native/resources.h"
+#include "engine/native/rootfs.h"
+
+#define START_ERROR_MAX 4096U
+
+/* --- objects ------------------------------------------------------------------------------------------------------ */
+
+NativeContainer *native_container_ref(NativeContainer *n) {
+        if (n)
+                n->n_ref++;
+        return n;
+}
+
+NativeContainer *native_container_unref(NativeContainer *n) {
+        if (!n || --n->n_ref > 0)
+                return NULL;
+        unit_watch_free(n->watch);
+        sd_event_source_disable_unref(n->memory_events_source);
+        (void) safe_close(n->memory_events_fd);
+        free(n->id);
+        free(n->pod_id);
+        free(n->unit);
+        free(n->pod_socket_path);
+        free(n->control_group);
+        free(n->start_error);
+        free(n);
+        return NULL;
+}
+
+static void unrefp(void *p) {
+        native_container_unref(p);
+}
+
+NativeContainer *native_container_find(NativeEngine *e, const char *id) {
+        NativeContainer *n;
+
+        HASH_FIND_STR(e->containers, id, n);
+        return n;
+}
+
+int native_container_new(NativeEngine *e, const EngineContainer *c, NativeContainer **ret, Error *error) {
+        _cleanup_(native_container_unrefp) NativeContainer *n = calloc(1, sizeof *n);
+
+        if (!n)
+                return error_oom(error);
+        n->n_ref = 1;
+        n->memory_events_fd = -1;
+        n->state.phase = ENGINE_CONTAINER_CREATED;
+        n->id = strdup(c->id);
+        n->pod_id = strdup(c->pod->id);
+        n->unit = strdup(c->unit);
+        n->pod_socket_path = strprintf("%s/pod.sock", c->pod->run_directory);
+        if (!n->id || !n->pod_id || !n->unit || !n->pod_socket_path)
+                return error_oom(error);
+        if (native_container_find(e, c->id))
+                return error_setf(error, GRPC_ALREADY_EXISTS, "container %s is there already", c->id);
+        n->engine = e;
+        HASH_ADD_KEYPTR(hh, e->containers, n->id, strlen(n->id), n);
+        *ret = TAKE_PTR(n);
+        return 0;
+}
+
+static void stop_following(NativeContainer *n) {
+        n->watch = unit_watch_free(n->watch);
+        n->memory_events_source = sd_event_source_disable_unref(n->memory_events_source);
+        n->memory_events_fd = safe_close(n->memory_events_fd);
+}
+
+void native_container_forget(NativeContainer *n) {
+        if (!n->engine)
+                return;
+        HASH_DEL(n->engine->containers, n);
+        n->engine = NULL;
+        stop_following(n);
+        fiber_queue_wake(&n->changed, 0);
+        native_container_unref(n);
+}
+
+/* --- the end ------------------------------------------------------------------------------------------------------ */
+
+static bool has_ended(const NativeContainer *n) {
+        return n->state.phase == ENGINE_CONTAINER_EXITED || n->state.phase == ENGINE_CONTAINER_UNKNOWN;
+}
+
+int native_container_wait_exit(NativeContainer *n, uint64_t until_usec) {
+        _cleanup_(native_container_unrefp) _unused_ NativeContainer *held = native_container_ref(n);
+        int r;
+
+        while (n->engine && !has_ended(n)) {
+                r = fiber_queue_wait_until(&n->changed, until_usec);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+/* What was left in its cgroup ends with it, its output is written, and only then the end is told. */
+static int complete_exit(void *userdata) {
+        NativeContainer *n = userdata;
+        _cleanup_error_ Error error = ERROR_INIT;
+        int r;
+
+        r = cgroup_kill(n->control_group);
+        if (r >= 0)
+                r = cgroup_wait_empty(n->control_group, KILL_TIMEOUT_USEC);
+        if (r < 0)
+                log_debug_errno(r, "Processes of container %s are left, ignoring", n->id);
+        r = pod_client_drain(n->pod_socket_path, n->id, &error);
+        if (r < 0 && r != -ENOENT)
+                log_debug("The log of container %s may miss its end: %s, ignoring", n->id, strempty(error.message));
+
+        n->state.phase = n->state.finished_usec > 0 ? ENGINE_CONTAINER_EXITED : ENGINE_CONTAINER_UNKNOWN;
+        n->state.pid = 0;
+        if (n->engine && n->up && n->engine->engine.events.container_changed)
+                n->engine->engine.events.container_changed(n->id, &n->state, n->engine->engine.events.userdata);
+        fiber_queue_wake(&n->changed, 0);
+        return 0;
+}
+
+static void begin_exit(NativeContainer *n) {
+        if (n->exiting)
+                return;
+        n->exiting = true;
+        if (fiber_spawn(n->engine->event, "container-exit", complete_exit, native_container_ref(n), unrefp, NULL) < 0) {
+                /* No memory for it: told without. */
+                native_container_unref(n);
+                n->state.phase = ENGINE_CONTAINER_EXITED;
+                fiber_queue_wake(&n->changed, 0);
+        }
+}
+
+/* --- out of memory ------------------------------------------------------------------------------------------------ */
+
+/* The number of processes of its cgroup that the kernel ended for want of memory; 0 when it can't be read (any more). */
+static uint64_t count_oom_kills(const NativeContainer *n) {
+        char text[512], *line;
+        ssize_t size;
+
+        if (n->memory_events_fd < 0)
+                return 0;
+        size = pread(n->memory_events_fd, text, sizeof text - 1, 0);
+        if (size <= 0)
+                return 0;
+        text[size] = 0;
+        line = strstr(text, "oom_kill ");
+        return line ? strtoull(line + STRLEN("oom_kill "), NULL, 10) : 0;
+}
+
+/* The file is gone with the cgroup, so it is read when the kernel tells, not when the end is seen. */
+static int on_memory_events(sd_event_source *source, const struct inotify_event *event, void *userdata) {
+        NativeContainer *n = userdata;
+
+        if (count_oom_kills(n) > 0)
+                n->state.oom_killed = true;
+        return 0;
+}
+
+static void watch_memory(NativeContainer *n) {
+        _cleanup_close_ int dir_fd = cgroup_open(n->control_group);
+        int r;
+
+        if (dir_fd < 0)
+                return;
+        n->memory_events_fd = openat(dir_fd, "memory.events", O_RDONLY | O_CLOEXEC);
+        if (n->memory_events_fd < 0)
+                return; /* no memory controller */
+        r = sd_event_add_inotify_fd(n->engine->event, &n->memory_events_source, n->memory_events_fd, IN_MODIFY,
+                                    on_memory_events, n);
+        if (r < 0)
+                log_debug_errno(r, "The memory events of container %s can't be watched, ignoring", n->id);
+        n->state.oom_killed = count_oom_kills(n) > 0;
+}
+
+/* --- following ---------------------------------------------------------------------------------------------------- */
+
+static void take_exit(NativeContainer *n, const UnitState *state) {
+        n->state.finished_usec = state->exec_main_exit_usec ?: now_usec(CLOCK_REALTIME);
+        n->state.exit_code = state->exec_main_code == CLD_EXITED ? state->exec_main_status : 128 + state->exec_main_status;
+        if (streq_ptr(state->result, "oom-kill") || count_oom_kills(n) > 0)
+                n->state.oom_killed = true;
+        if (n->state.exit_code == 0)
+                n->state.oom_killed = false; /* it was another process, and the container got over it */
+}
+
+static void on_unit(const char *unit, const UnitState *state, void *userdata) {
+        NativeContainer *n = userdata;
+        const char *active = strempty(state->active_state);
+        bool gone;
+
+        n->seen = true;
+        if (!isempty(state->control_group) && !streq_ptr(state->control_group, n->control_group)) {
+                char *copy = strdup(state->control_group);
+
+                if (copy) {
+                        free(n->control_group);
+                        n->control_group = copy;
+                }
+        }
+        if (n->exiting)
+                return;
+        /* A unit that is gone without a word: somebody removed it, or the machine was started again. */
+        gone = streq_ptr(state->load_state, "not-found") || streq(active, "inactive") || streq(active, "failed");
+        if (state->exec_main_code != 0 && state->main_pid == 0) {
+                take_exit(n, state);
+                begin_exit(n);
+        } else if (gone) {
+                n->state.finished_usec = 0;
+                begin_exit(n);
+        } else
+                n->state.pid = state->main_pid;
+        fiber_queue_wake(&n->changed, 0);
+}
+
+int native_container_watch(NativeContainer *n, Error *error) {
+        int r;
+
+        if (!n->watch) {
+                n->seen = false;
+                r = unit_watch_new(n->engine->systemd, n->unit, on_unit, n, &n->watch);
+                if (r < 0)
+                        return error_set(error, r, "cannot follow unit %s", n->unit);
+        }
+        while (!n->seen) {
+                r = fiber_queue_wait(&n->changed);
+                if (r < 0)
+                        return error_set(error, r, "gave up waiting for the state of unit %s", n->unit);
+        }
+        if (n->memory_events_fd < 0 && !n->exiting)
+                watch_memory(n);
+        return 0;
+}
+
+/* --- start -------------------------------------------------------------------------------------------------------- */
+
+static int run_start(const NativeEngine *e, const char *id, Error *error) {
+        const char *const argv[] = { e->crun_path, "--root", e->crun_root, "start", id, NULL };
+        _cleanup_(process_result_done) ProcessResult result = {};
+        _cleanup_free_ char *why = NULL;
+        int r;
+
+        r = process_run(&(ProcessOptions) { .argv = argv, .error_max = 4096, .timeout_usec = RUNTIME_TIMEOUT_USEC },
+                        &result, error);
+        if (r < 0)
+                return r;
+        if (result.code == CLD_EXITED && result.status == 0)
+                return 0;
+        why = utf8_sanitize(strempty(result.error));
+        if (why)
+                why[strcspn(why, "\n")] = 0;
+        return error_setf(error, GRPC_INTERNAL, "cannot start container %s: the OCI runtime %s%s%s", id,
+                          process_result_describe(&result), isempty(why) ? "" : ": ", strempty(why));
+}
+
+static int kill_all(NativeContainer *n, Error *error) {
+        int r;
+
+        if (n->control_group) {
+                r = cgroup_kill(n->control_group);
+                if (r >= 0)
+                        return 0;
+        }
+        r = unit_kill(n->engine->systemd, n->unit, "all", SIGKILL, error);
+        if (r == -ESRCH) {
+                error_clear(error);
+                return 0;
+        }
+        return r;
+}
+
+int native_container_start(Engine *engine, const EngineContainer *c, EngineContainerState *ret, Error *error) {
+        NativeEngine *e = native_engine(engine);
+        NativeContainer *n = native_container_find(e, c->id);
+        int r;
+
+        if (!n)
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "container %s was not created", c->id);
+        if (n->start_error)
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "cannot start container %s: %s", c->id, n->start_error);
+        if (n->started || n->exiting)
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "container %s is not in the state created", c->id);
+        r = fiber_check();
+        if (r < 0)
+                return error_set(error, r, "container %s was not started", c->id);
+
+        /* From here on it can't be undone, and takes a few milliseconds. */
+        FIBER_SHIELDED_SCOPE;
+        _cleanup_(native_container_unrefp) _unused_ NativeContainer *held = native_container_ref(n);
+        n->started = true;
+        n->state.started_usec = now_usec(CLOCK_REALTIME);
+        r = run_start(e, c->id, error);
+        if (r < 0) {
+                _cleanup_error_ Error ignored = ERROR_INIT;
+
+                n->up = false; /* its end is told by this error */
+                if (n->engine && kill_all(n, &ignored) >= 0)
+                        (void) native_container_wait_exit(n, now_usec(CLOCK_MONOTONIC) + KILL_TIMEOUT_USEC);
+                return r;
+        }
+        if (!has_ended(n))
+                n->state.phase = ENGINE_CONTAINER_RUNNING;
+        *ret = n->state;
+        ret->phase = ENGINE_CONTAINER_RUNNING;
+        return 0;
+}
+
+/* --- stop --------------------------------------------------------------------------------------------------------- */
+
+/* The stop signal and the grace. 0: it has ended; -ETIMEDOUT: it hasn't. */
+static int stop_gently(NativeContainer *n, int signo, uint64_t timeout_usec, Error *error) {
+        _cleanup_error_ Error ignored = ERROR_INIT;
+        int r;
+
+        r = unit_kill(n->engine->systemd, n->unit, "main", signo, &ignored);
+        if (r < 0 && r != -ESRCH && r != -ENOENT) {
+                error_move(error, &ignored);
+                return r;
+        }
+        return native_container_wait_exit(n, now_usec(CLOCK_MONOTONIC) + timeout_usec);
+}
+
+int native_container_stop(Engine *engine, const EngineContainer *c, int signo, uint64_t timeout_usec, Error *error) {
+        NativeEngine *e = native_engine(engine);
+        NativeContainer *n = native_container_find(e, c->id);
+        EngineContainerState state;
+        int r;
+
+        if (!n) {
+                /* It could not be looked at when the daemon started; perhaps now. */
+                r = native_container_load(engine, c, &state, error);
+                if (r < 0)
+                        return r;
+                n = native_container_find(e, c->id);
+        }
+        if (!n || n->start_error || has_ended(n))
+                return 0;
+
+        _cleanup_(native_container_unrefp) _unused_ NativeContainer *held = native_container_ref(n);
+        if (n->started && timeout_usec > 0 && !n->exiting) {
+                /* More than five hundred thousand years are for ever. */
+                r = stop_gently(n, signo, MIN(timeout_usec, USEC_INFINITY / 4), error);
+                if (r >= 0)
+                        return 0;
+                if (r != -ETIMEDOUT)
+                        return error_set(error, r, "container %s was not stopped", c->id);
+        }
+        if (n->engine && !n->exiting) {
+                r = kill_all(n, error);
+                if (r < 0)
+                        return r;
+        }
+        r = native_container_wait_exit(n, now_usec(CLOCK_MONOTONIC) + KILL_TIMEOUT_USEC);
+        if (r < 0)
+                return error_set(error, r, "container %s was killed, but did not end", c->id);
+        return 0;
+}
+
+/* --- after a restart of the daemon -------------------------------------------------------------------------------- */
+
+/* Whether `crun start` was done is seen from the FIFO on which the container waits for it; when, from the time of its
+ * removal. */
+static void look_at_runtime_state(NativeContainer *n) {
+        _cleanup_free_ char *directory = strprintf("%s/%s", n->engine->crun_root, n->id), *fifo = NULL;
+        struct stat st;
+
+        fifo = directory ? strprintf("%s/exec.fifo", directory) : NULL;
+        if (!fifo || stat(directory, &st) < 0)
+                return;
+        n->started = access(fifo, F_OK) < 0;
+        if (n->started)
+                n->state.started_usec = (uint64_t) st.st_mtim.tv_sec * USEC_PER_SEC +
+                                        (uint64_t) st.st_mtim.tv_nsec / NSEC_PER_USEC;
+}
+
+static int read_start_error(const EngineContainer *c, char **ret, Error *error) {
+        _cleanup_free_ char *path = strprintf("%s/start-error", c->directory), *text = NULL;
+        int r;
+
+        if (!path)
+                return error_oom(error);
+        r = read_file(AT_FDCWD, path, START_ERROR_MAX, &text, NULL);
+        if (r < 0 && r != -ENOENT)
+                return error_set(error, r, "cannot read %s", path);
+        *ret = TAKE_PTR(text);
+        return 0;
+}
+
+int native_container_load(Engine *engine, const EngineContainer *c, EngineContainerState *ret, Error *error) {
+        NativeEngine *e = native_engine(engine);
+        NativeContainer *n = native_container_find(e, c->id);
+        int r;
+
+        if (!n) {
+                r = native_container_new(e, c, &n, error);
+                if (r < 0)
+                        return r;
+        }
+        _cleanup_(native_container_unrefp) NativeContainer *held = native_container_ref(n);
+        if (!n->watch) {
+                free(n->start_error);
+                n->start_error = NULL;
+                r = read_start_error(c, &n->start_error, error);
+                if (r >= 0 && !n->start_error) {
+                        look_at_runtime_state(n);
+                        r = native_container_watch(n, error);
+                }
+                if (r < 0) {
+                        native_container_forget(n);
+                        return r;
+                }
+        }
+        if (n->exiting) {
+                r = native_container_wait_exit(n, USEC_INFINITY);
+                if (r < 0)
+                        return error_set(error, r, "gave up waiting for the end of container %s", c->id);
+        } else if (n->started && !n->start_error)
+                n->state.phase = ENGINE_CONTAINER_RUNNING;
+        n->up = true;
+        *ret = n->state;
+        return 0;
+}
+
+/* --- removal ------------------------------------------------------------------------------------------------------ */
+
+typedef struct Release {
+        NativeEngine *engine;
+        const char *unit;
+        Error error;
+} Release;
+
+static int release_unit(void *userdata) {
+        Release *l = userdata;
+        FIBER_SHIELDED_SCOPE;
+
+        return unit_release_wait(l->engine->systemd, l->unit, UNIT_STOP_TIMEOUT_USEC, &l->error);
+}
+
+/* The pod process's part. When the pod is down there is nothing left of it. */
+static int release_in_pod(NativeEngine *e, const EngineContainer *c, Error *error) {
+        _cleanup_free_ char *socket_path = strprintf("%s/pod.sock", c->pod->run_directory),
+                            *rootfs = strprintf("%s/rootfs", c->run_directory);
+        NativePod *p = native_pod_find(e, c->pod->id);
+        _cleanup_error_ Error why = ERROR_INIT;
+        int r;
+
+        if (!socket_path || !rootfs)
+                return error_oom(error);
+        if (!p || !p->state.running)
+                return 0;
+        r = pod_client_remove_streams(socket_path, c->id, &why);
+        if (r >= 0)
+                r = pod_client_unmount(socket_path, rootfs, &why);
+        p = native_pod_find(e, c->pod->id);
+        if (r < 0 && p && p->state.running) {
+                error_move(error, &why);
+                return r;
+        }
+        return 0;
+}
+
+static int remove_files(const NativeEngine *e, const EngineContainer *c, Error *error) {
+        _cleanup_free_ char *state = strprintf("%s/%s", e->crun_root, c->id),
+                            *start_error = strprintf("%s/start-error", c->directory);
+        const char *paths[] = { state, start_error, c->run_directory };
+        int r;
+
+        if (!state || !start_error)
+                return error_oom(error);
+        for (size_t i = 0; i < ELEMENTSOF(paths); i++) {
+                r = remove_tree(AT_FDCWD, paths[i]);
+                if (r < 0)
+                        return error_set(error, r, "cannot remove %s", paths[i]);
+        }
+        return rootfs_remove(c->directory, e->create_path, error);
+}
+
+/* A unit that nobody follows: undone halves of an earlier life of the daemon. */
+static int kill_unfollowed(NativeEngine *e, const EngineContainer *c, Error *error) {
+        _cleanup_unit_state_ UnitState state = {};
+        int r;
+
+        r = unit_get_state(e->systemd, c->unit, &state, error);
+        if (r < 0 || isempty(state.control_group))
+                return r;
+        r = cgroup_kill(state.control_group);
+        return r < 0 ? error_set(error, r, "cannot end the processes of container %s", c->id) : 0;
+}
+
+int native_container_remove(Engine *engine, const EngineContainer *c, Error *error) {
+        NativeEngine *e = native_engine(engine);
+        NativeContainer *n = native_container_find(e, c->id);
+        Release release = { .engine = e, .unit = c->unit };
+        _cleanup_(fiber_unrefp) Fiber *fiber = NULL;
+        int r, released = 0;
+
+        /* Once begun it is brought to an end: half a container is of no use to anybody. */
+        FIBER_SHIELDED_SCOPE;
+        _cleanup_(native_container_unrefp) _unused_ NativeContainer *held = native_container_ref(n);
+        if (n && n->watch && !has_ended(n)) {
+                r = n->exiting ? 0 : kill_all(n, error);
+                if (r >= 0)
+                        r = native_container_wait_exit(n, now_usec(CLOCK_MONOTONIC) + KILL_TIMEOUT_USEC);
+        } else
+                r = n && n->watch ? 0 : kill_unfollowed(e, c, error);
+        if (r < 0)
+                return error_set(error, r, "cannot end container %s", c->id);
+        if (n)
+                stop_following(n);
+
+        r = fiber_spawn(e->event, "unit-release", release_unit, &release, NULL, &fiber);
+        if (r < 0)
+                return error_set(error, r, "cannot remove container %s", c->id);
+        r = release_in_pod(e, c, error);
+        (void) fiber_join(fiber, &released);
+        if (r >= 0 && released < 0) {
+                error_move(error, &release.error);
+                r = released;
+        }
+        error_clear(&release.error);
+        if (r >= 0)
+                r = remove_files(e, c, error);
+        if (r < 0)
+                return r;
+        if (n)
+                native_container_forget(n);
+        return 0;
+}
+
+/* --- smaller ones ------------------------------------------------------------------------------------------------- */
+
+int native_container_reopen_log(Engine *engine, const EngineContainer *c, Error *error) {
+        NativeContainer *n = native_container_find(native_engine(engine), c->id);
+
+        if (!n)
+                return error_setf(error, GRPC_NOT_FOUND, "container %s is not there", c->id);
+        return pod_client_reopen_log(n->pod_socket_path, c->id, error);
+}
+
+int native_container_update(Engine *engine, const EngineContainer *c, const runtime_v1_LinuxContainerResources *resources,
+                            Error *error) {
+        NativeEngine *e = native_engine(engine);
+        NativeContainer *n = native_container_find(e, c->id);
+        _cleanup_(unit_properties_freep) UnitProperties *p = NULL;
+        _cleanup_(resources_done) Resources r = RESOURCES_INIT;
+        int k;
+
+        if (!n || !n->watch || n->exiting)
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "container %s doesn't run", c->id);
+        _cleanup_(native_container_unrefp) _unused_ NativeContainer *held = native_container_ref(n);
+        k = resources_parse(resources, &r, error);
+        if (k < 0)
+                return k;
+        if (unit_properties_new(&p) < 0)
+                return error_oom(error);
+        if (resources_add_properties(&r, p) > 0) {
+                k = unit_set_properties(e->systemd, c->unit, p, error);
+                if (k < 0)
+                        return k;
+        }
+        return resources_write_files(&r, n->control_group, error);
+}

@@ -1,0 +1,443 @@
+/* A container is made: its root mounted in the pod's mount namespace, its OCI configuration written, its unit started
+ * with the OCI runtime as first process; then its streams are handed to the pod's process. */
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "basic/file-util.h"
+#include "engine/native/internal.h"
+#include "engine/native/namespaces.h"
+#include "engine/native/oci-config.h"
+#include "engine/native/oci-process.h"
+#include "engine/native/resources.h"
+#include "engine/native/rootfs.h"
+
+#define CONSOLE_TIMEOUT_USEC (5 * USEC_PER_SEC)
+#define CONTAINER_STOP_TIMEOUT_USEC (5 * USEC_PER_SEC)
+
+enum { STDIN, STDOUT, STDERR, _STREAM_MAX };
+
+/* What is in the making. */
+typedef struct Creation {
+        NativeEngine *engine;
+        const EngineContainer *c;
+        Error *error;
+
+        char *rootfs, *log, *pid_file, *console;
+        OciUser user;
+        Resources resources;
+        PodNamespaces namespaces;
+        int pipes[_STREAM_MAX][2]; /* read, write */
+        int console_fd, tty_fd;
+        UnitProperties *properties;
+        char *command;             /* the first argument */
+        bool shared;
+} Creation;
+
+static void creation_done(Creation *k) {
+        free(k->rootfs);
+        free(k->log);
+        free(k->pid_file);
+        free(k->console);
+        free(k->command);
+        oci_user_done(&k->user);
+        resources_done(&k->resources);
+        pod_namespaces_done(&k->namespaces);
+        for (size_t i = 0; i < _STREAM_MAX; i++)
+                for (size_t j = 0; j < 2; j++)
+                        (void) safe_close(k->pipes[i][j]);
+        (void) safe_close(k->console_fd);
+        (void) safe_close(k->tty_fd);
+        unit_properties_free(k->properties);
+}
+
+static int creation_init(Creation *k) {
+        const char *d = k->c->run_directory;
+
+        k->rootfs = strprintf("%s/rootfs", d);
+        k->log = strprintf("%s/runtime.log", d);
+        k->pid_file = strprintf("%s/pid", d);
+        k->console = strprintf("%s/tty", d);
+        return k->rootfs && k->log && k->pid_file && k->console && unit_properties_new(&k->properties) >= 0 ? 0 : -ENOMEM;
+}
+
+/* --- streams ------------------------------------------------------------------------------------------------------ */
+
+/* The pipes belong to the container's user, so that it can open /dev/stdout again. */
+static int make_pipe(Creation *k, int stream) {
+        int *fds = k->pipes[stream];
+
+        if (pipe2(fds, O_CLOEXEC) < 0)
+                return error_set(k->error, -errno, "cannot make a pipe");
+        if (fchown(fds[stream == STDIN ? 0 : 1], k->user.uid, k->user.gid) < 0)
+                return error_set(k->error, -errno, "cannot give a pipe to user %u", k->user.uid);
+        return 0;
+}
+
+/* The socket at which the runtime delivers the terminal's master. */
+static int listen_console(Creation *k) {
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        _cleanup_close_ int dir_fd = -1, fd = -1;
+
+        dir_fd = open_directory(AT_FDCWD, k->c->run_directory);
+        if (dir_fd < 0)
+                return error_set(k->error, dir_fd, "cannot open %s", k->c->run_directory);
+        /* A socket's address has room for 107 bytes. */
+        (void) snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/tty", dir_fd);
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0 || bind(fd, (struct sockaddr *) &address, sizeof address) < 0 || listen(fd, 1) < 0)
+                return error_set(k->error, -errno, "cannot listen for the terminal of container %s", k->c->id);
+        k->console_fd = TAKE_FD(fd);
+        return 0;
+}
+
+static int make_streams(Creation *k) {
+        const runtime_v1_ContainerConfig *config = k->c->config;
+        static const char *const names[] = { "StandardInputFileDescriptor", "StandardOutputFileDescriptor",
+                                             "StandardErrorFileDescriptor" };
+        int r;
+
+        if (config->tty) {
+                (void) unit_properties_add_string(k->properties, "StandardOutput", "null");
+                (void) unit_properties_add_string(k->properties, "StandardError", "null");
+                return listen_console(k);
+        }
+        for (int i = config->stdin ? STDIN : STDOUT; i < _STREAM_MAX; i++) {
+                r = make_pipe(k, i);
+                if (r < 0)
+                        return r;
+                (void) unit_properties_add_fd(k->properties, names[i], k->pipes[i][i == STDIN ? 0 : 1]);
+        }
+        return 0;
+}
+
+static int accept_console(Creation *k) {
+        union {
+                struct cmsghdr header;
+                char room[CMSG_SPACE(sizeof(int))];
+        } control = {};
+        char text[256];
+        struct iovec iov = { text, sizeof text };
+        struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+        _cleanup_close_ int fd = -1;
+        int r;
+
+        /* The runtime has sent it before its process ended. */
+        r = fiber_wait_fd(k->console_fd, EPOLLIN, CONSOLE_TIMEOUT_USEC);
+        if (r >= 0) {
+                fd = accept4(k->console_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+                r = fd < 0 ? -errno : fiber_wait_fd(fd, EPOLLIN, CONSOLE_TIMEOUT_USEC);
+        }
+        if (r < 0)
+                return error_set(k->error, r, "the terminal of container %s did not come", k->c->id);
+        if (recvmsg(fd, &m, MSG_CMSG_CLOEXEC) < 0)
+                return error_set(k->error, -errno, "the terminal of container %s did not come", k->c->id);
+        if (m.msg_controllen < CMSG_LEN(sizeof(int)) || control.header.cmsg_type != SCM_RIGHTS)
+                return error_setf(k->error, GRPC_INTERNAL, "the terminal of container %s came without a descriptor", k->c->id);
+        memcpy(&k->tty_fd, CMSG_DATA(&control.header), sizeof(int));
+        return 0;
+}
+
+static int hand_over_streams(Creation *k) {
+        const PodStreams streams = {
+                .container_id = k->c->id,
+                .log_path = k->c->log_path,
+                .stdin_read_fd = k->pipes[STDIN][0],
+                .stdin_write_fd = k->pipes[STDIN][1],
+                .stdout_read_fd = k->pipes[STDOUT][0],
+                .stdout_write_fd = k->pipes[STDOUT][1],
+                .stderr_read_fd = k->pipes[STDERR][0],
+                .stderr_write_fd = k->pipes[STDERR][1],
+                .tty_fd = k->tty_fd,
+                .line_max = k->engine->log_line_max,
+        };
+        _cleanup_free_ char *socket_path = strprintf("%s/pod.sock", k->c->pod->run_directory);
+        int r;
+
+        if (!socket_path)
+                return error_oom(k->error);
+        r = pod_client_add_streams(socket_path, &streams, k->error);
+        return r < 0 ? error_prefix(k->error, r, "cannot log the output of container %s", k->c->id) : 0;
+}
+
+/* --- root and configuration --------------------------------------------------------------------------------------- */
+
+static int write_config(Creation *k) {
+        _cleanup_(pod_files_done) OciPodFiles files = {};
+        _cleanup_free_ char *hostname = pod_hostname(k->c->pod), *text = NULL, *path = NULL;
+        _cleanup_json_ json_t *config = NULL;
+        const char *command;
+        int r;
+
+        if (!hostname || pod_files_paths(k->c->pod, &files) < 0)
+                return error_oom(k->error);
+        r = oci_config_make(&(OciInput) {
+                                    .container = k->c,
+                                    .user = &k->user,
+                                    .capabilities = k->engine->capabilities,
+                                    .oom_score_adj_min = k->engine->oom_score_adj_min,
+                                    .hostname = hostname,
+                                    .rootfs = k->rootfs,
+                                    .files = files,
+                                    .net = k->namespaces.paths[POD_NAMESPACE_NET],
+                                    .ipc = k->namespaces.paths[POD_NAMESPACE_IPC],
+                                    .uts = k->namespaces.paths[POD_NAMESPACE_UTS],
+                                    .pid = k->namespaces.paths[POD_NAMESPACE_PID],
+                                    .pid_private = oci_pid_mode(k->c) == runtime_v1_NamespaceMode_CONTAINER,
+                            },
+                            k->properties, &config, &k->shared, k->error);
+        if (r < 0)
+                return r;
+        command = json_string_value(json_array_get(json_object_get(json_object_get(config, "process"), "args"), 0));
+        k->command = strdup(strempty(command));
+        text = json_dumps(config, JSON_COMPACT);
+        path = strprintf("%s/config.json", k->c->run_directory);
+        if (!k->command || !text || !path)
+                return error_oom(k->error);
+        r = write_file_atomic(AT_FDCWD, path, text, strlen(text), 0600, 0);
+        return r < 0 ? error_set(k->error, r, "cannot write %s", path) : 0;
+}
+
+static int make_root(Creation *k) {
+        const Image *image = k->c->image;
+        _cleanup_free_ char *socket_path = strprintf("%s/pod.sock", k->c->pod->run_directory);
+        _cleanup_close_ int fd = -1;
+        int r;
+
+        if (!socket_path)
+                return error_oom(k->error);
+        r = rootfs_mount(k->c, k->engine->scratch, &fd, k->error);
+        if (r < 0)
+                return r;
+        r = oci_user_resolve(fd,
+                             k->c->config->has_linux && k->c->config->linux.has_security_context
+                                     ? &k->c->config->linux.security_context
+                                     : NULL,
+                             image ? image->config.user : NULL, &k->user, k->error);
+        if (r < 0)
+                return r;
+        r = write_config(k);
+        if (r < 0)
+                return r;
+        return pod_client_mount(socket_path, fd, k->rootfs, k->error);
+}
+
+/* --- unit --------------------------------------------------------------------------------------------------------- */
+
+static int make_argv(Creation *k, char ***ret) {
+        const char *const argv[] = {
+                k->engine->create_path,
+                "--log", k->log,
+                "--mount-namespace", k->namespaces.paths[POD_NAMESPACE_MNT],
+                k->shared ? "--shared" : "--", k->shared ? k->rootfs : NULL, k->shared ? "--" : NULL,
+                k->engine->crun_path,
+                "--root", k->engine->crun_root,
+                "--cgroup-manager=disabled",
+                "--log", k->log,
+                "--log-format", "json",
+                "create",
+                "--bundle", k->c->run_directory,
+                "--pid-file", k->pid_file,
+                k->c->config->tty ? "--console-socket" : NULL, k->c->config->tty ? k->console : NULL,
+                k->c->id,
+        };
+        _cleanup_strv_free_ char **l = NULL;
+        int r;
+
+        for (size_t i = 0; i < ELEMENTSOF(argv); i++)
+                if (argv[i]) {
+                        r = strv_extend(&l, argv[i]);
+                        if (r < 0)
+                                return r;
+                }
+        *ret = TAKE_PTR(l);
+        return 0;
+}
+
+static int describe_unit(Creation *k) {
+        const EngineContainer *c = k->c;
+        const runtime_v1_PodSandboxMetadata *m = &c->pod->config->metadata;
+        const char *name = strempty(c->config->metadata.name);
+        _cleanup_free_ char *description = NULL, *identifier = NULL;
+        _cleanup_strv_free_ char **fields = NULL, **argv = NULL;
+        char *after[] = { (char *) c->pod->unit, NULL };
+        UnitProperties *p = k->properties;
+
+        description = unit_text("Container %s of pod %s/%s", name, strempty(m->namespace), strempty(m->name));
+        identifier = unit_text("%s", isempty(name) ? "container" : name);
+        if (!description || !identifier || log_fields_new(c->pod, c, &fields) < 0 || make_argv(k, &argv) < 0)
+                return error_oom(k->error);
+
+        (void) unit_properties_add_string(p, "Description", description);
+        (void) unit_properties_add_string(p, "Slice", c->pod->slice);
+        (void) unit_properties_add_strv(p, "After", after);
+        (void) unit_properties_add_string(p, "Type", "forking");
+        (void) unit_properties_add_string(p, "PIDFile", k->pid_file);
+        (void) unit_properties_add_exec(p, "ExecStart", k->engine->create_path, argv);
+        /* The exit code stays with the unit until the container is removed. */
+        (void) unit_properties_add_bool(p, "RemainAfterExit", true);
+        (void) unit_properties_add_bool(p, "Delegate", true);
+        (void) unit_properties_add_string(p, "KillMode", "mixed");
+        (void) unit_properties_add_string(p, "OOMPolicy", k->resources.oom_group ? "kill" : "continue");
+        (void) unit_properties_add_u64(p, "TimeoutStartUSec", CONTAINER_CREATE_TIMEOUT_USEC);
+        (void) unit_properties_add_u64(p, "TimeoutStopUSec", CONTAINER_STOP_TIMEOUT_USEC);
+        (void) unit_properties_add_bool(p, "IgnoreSIGPIPE", false);
+        (void) unit_properties_add_bool(p, "IOAccounting", true);
+        (void) unit_properties_add_string(p, "SyslogIdentifier", identifier);
+        (void) unit_properties_add_log_fields(p, fields);
+        if (k->resources.tasks_max == LIMIT_UNSET)
+                (void) unit_properties_add_u64(p, "TasksMax", UINT64_MAX); /* the pod's slice has the limit */
+        (void) resources_add_properties(&k->resources, p);
+        return 0;
+}
+
+/* Keeps why the command can't be executed for StartContainer, which is where it has to fail. */
+static int defer_start_error(Creation *k, NativeContainer *n, const char *text) {
+        _cleanup_free_ char *path = strprintf("%s/start-error", k->c->directory);
+        int r;
+
+        n->start_error = strdup(text);
+        if (!path || !n->start_error)
+                return error_oom(k->error);
+        r = write_file_atomic(AT_FDCWD, path, text, strlen(text), 0600, 0);
+        return r < 0 ? error_set(k->error, r, "cannot write %s", path) : 0;
+}
+
+static bool names_a_mount(const Creation *k, const char *message) {
+        const runtime_v1_ContainerConfig *config = k->c->config;
+
+        for (size_t i = 0; i < config->mounts_count; i++)
+                if (!isempty(config->mounts[i].host_path) && strstr(message, config->mounts[i].host_path))
+                        return true;
+        return false;
+}
+
+/* 0: only the command is at fault, and creation goes on without a unit. */
+static int explain_failure(Creation *k, NativeContainer *n, int error, Error *why) {
+        _cleanup_free_ char *message = runtime_log_message(AT_FDCWD, k->log), *text = NULL;
+        int r;
+
+        if (!message) {
+                error_move(k->error, why);
+                return error_prefix(k->error, error, "cannot create container %s", k->c->id);
+        }
+        r = runtime_error_is_exec(message, k->command, &text);
+        if (r < 0)
+                return error_oom(k->error);
+        if (r > 0)
+                return defer_start_error(k, n, text);
+        return error_setf(k->error, names_a_mount(k, message) ? GRPC_FAILED_PRECONDITION : GRPC_INTERNAL,
+                          "cannot create container %s: %s", k->c->id, message);
+}
+
+static int start_unit(Creation *k, NativeContainer *n) {
+        _cleanup_error_ Error why = ERROR_INIT;
+        int r;
+
+        r = unit_start_wait(k->engine->systemd, k->c->unit, k->properties, CONTAINER_CREATE_TIMEOUT_USEC, &why);
+        if (r == -ECANCELED || r == -ETIME || r == -EEXIST) {
+                error_move(k->error, &why);
+                return error_prefix(k->error, r, "container %s was not created", k->c->id);
+        }
+        if (r < 0)
+                return explain_failure(k, n, r, &why);
+        if (k->console_fd >= 0) {
+                r = accept_console(k);
+                if (r < 0)
+                        return r;
+        }
+        /* Only now: what the runtime itself says to standard error is not for the container's log. */
+        r = hand_over_streams(k);
+        if (r < 0)
+                return r;
+        r = native_container_watch(n, k->error);
+        if (r < 0)
+                return r;
+        r = resources_write_files(&k->resources, n->control_group, k->error);
+        if (r < 0)
+                return r;
+        if (n->exiting)
+                return error_setf(k->error, GRPC_ABORTED, "container %s ended before it was started", k->c->id);
+        return 0;
+}
+
+static int create(Creation *k, NativeContainer *n, EngineContainerInfo *info) {
+        const ImageConfig *image = k->c->image ? &k->c->image->config : NULL;
+        const runtime_v1_ContainerConfig *config = k->c->config;
+        int r;
+
+        r = oci_stop_signal(config, image, &info->stop_signal, k->error);
+        if (r >= 0)
+                r = resources_parse(config->has_linux && config->linux.has_resources ? &config->linux.resources : NULL,
+                                    &k->resources, k->error);
+        if (r >= 0)
+                r = pod_namespaces_open(k->engine, k->c, &k->namespaces, k->error);
+        if (r >= 0)
+                r = make_root(k);
+        if (r >= 0)
+                r = make_streams(k);
+        if (r >= 0)
+                r = describe_unit(k);
+        if (r >= 0)
+                r = start_unit(k, n);
+        if (r < 0)
+                return r;
+
+        info->uid = k->user.uid;
+        info->gid = k->user.gid;
+        info->supplementary_groups = calloc(k->user.n_groups + 1, sizeof(int64_t));
+        if (!info->supplementary_groups)
+                return error_oom(k->error);
+        for (size_t i = 0; i < k->user.n_groups; i++)
+                info->supplementary_groups[i] = k->user.groups[i];
+        info->n_supplementary_groups = k->user.n_groups;
+        return 0;
+}
+
+/* Takes away all that was made, but, with a start error, the file that says so. */
+static void undo(Engine *engine, const EngineContainer *c) {
+        FIBER_SHIELDED_SCOPE;
+        _cleanup_error_ Error error = ERROR_INIT;
+
+        if (native_container_remove(engine, c, &error) < 0)
+                log_debug("Container %s could not be undone: %s, ignoring", c->id, strempty(error.message));
+}
+
+int native_container_create(Engine *engine, const EngineContainer *c, EngineContainerInfo *ret, Error *error) {
+        NativeEngine *e = native_engine(engine);
+        _cleanup_(engine_container_info_done) EngineContainerInfo info = { .uid = -1, .gid = -1 };
+        _cleanup_(creation_done) Creation k = {
+                .engine = e,
+                .c = c,
+                .error = error,
+                .resources = RESOURCES_INIT,
+                .namespaces = POD_NAMESPACES_INIT,
+                .pipes = { { -1, -1 }, { -1, -1 }, { -1, -1 } },
+                .console_fd = -1,
+                .tty_fd = -1,
+        };
+        NativeContainer *n;
+        int r;
+
+        r = oci_config_check(c, error);
+        if (r < 0)
+                return r;
+        if (creation_init(&k) < 0)
+                return error_oom(error);
+        r = native_container_new(e, c, &n, error);
+        if (r < 0)
+                return r;
+        _cleanup_(native_container_unrefp) _unused_ NativeContainer *held = native_container_ref(n);
+        r = create(&k, n, &info);
+        if (r < 0) {
+                undo(engine, c);
+                return r;
+        }
+        n->up = true;
+        *ret = info;
+        info = (EngineContainerInfo) {};
+        return 0;
+}

@@ -1,0 +1,480 @@
+/* A pod: one unit, whose process (rktlet-pod) holds the namespaces, and the watch that tells when it ends. */
+
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <sys/mount.h>
+#include <sys/utsname.h>
+
+#include "basic/file-util.h"
+#include "engine/native/internal.h"
+#include "pod/pod-protocol.h"
+
+#define SHM_SIZE "67108864" /* as everywhere in the field */
+#define POD_OOM_SCORE_ADJ (-998)
+#define POD_STOP_TIMEOUT_USEC (5 * USEC_PER_SEC)
+#define SETTLE_USEC USEC_PER_SEC /* a unit that is down for so long is not about to be started again */
+
+static const runtime_v1_NamespaceOption *namespaces_of(const EnginePod *pod) {
+        static const runtime_v1_NamespaceOption defaults;
+        const runtime_v1_PodSandboxConfig *c = pod->config;
+
+        return c->has_linux && c->linux.has_security_context && c->linux.security_context.has_namespace_options
+                       ? &c->linux.security_context.namespace_options
+                       : &defaults;
+}
+
+bool pod_has_network(const EnginePod *pod) {
+        return namespaces_of(pod)->network != runtime_v1_NamespaceMode_NODE;
+}
+
+bool pod_has_ipc(const EnginePod *pod) {
+        return namespaces_of(pod)->ipc != runtime_v1_NamespaceMode_NODE;
+}
+
+bool pod_has_pid(const EnginePod *pod) {
+        return namespaces_of(pod)->pid == runtime_v1_NamespaceMode_POD;
+}
+
+/* With the host's network comes the host's name. */
+char *pod_hostname(const EnginePod *pod) {
+        struct utsname u;
+
+        if (pod_has_network(pod) && !isempty(pod->config->hostname))
+                return strdup(pod->config->hostname);
+        return strdup(uname(&u) >= 0 ? u.nodename : "localhost");
+}
+
+static int check_pod(const EnginePod *pod, Error *error) {
+        const runtime_v1_NamespaceOption *n = namespaces_of(pod);
+        const char *hostname = strempty(pod->config->hostname);
+
+        if ((n->network != runtime_v1_NamespaceMode_POD && n->network != runtime_v1_NamespaceMode_NODE) ||
+            (n->ipc != runtime_v1_NamespaceMode_POD && n->ipc != runtime_v1_NamespaceMode_NODE) ||
+            (n->pid != runtime_v1_NamespaceMode_POD && n->pid != runtime_v1_NamespaceMode_CONTAINER &&
+             n->pid != runtime_v1_NamespaceMode_NODE))
+                return error_setf(error, GRPC_INVALID_ARGUMENT,
+                                  "namespace modes (network %d, PID %d, IPC %d) are not those of a pod sandbox",
+                                  (int) n->network, (int) n->pid, (int) n->ipc);
+        if (n->has_userns_options && n->userns_options.mode != runtime_v1_NamespaceMode_NODE)
+                return error_setf(error, GRPC_UNIMPLEMENTED, "user namespaces are not supported yet");
+        if (strlen(hostname) > 64 || strspn(hostname, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._") !=
+                                             strlen(hostname))
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "'%.80s' is no hostname of at most 64 characters", hostname);
+        return 0;
+}
+
+/* --- following ---------------------------------------------------------------------------------------------------- */
+
+NativePod *native_pod_ref(NativePod *p) {
+        if (p)
+                p->n_ref++;
+        return p;
+}
+
+NativePod *native_pod_unref(NativePod *p) {
+        if (!p || --p->n_ref > 0)
+                return NULL;
+        unit_watch_free(p->watch);
+        sd_event_source_disable_unref(p->settle);
+        free(p->id);
+        free(p->unit);
+        free(p->socket_path);
+        free(p->control_group);
+        free(p);
+        return NULL;
+}
+
+NativePod *native_pod_find(NativeEngine *e, const char *id) {
+        NativePod *p;
+
+        HASH_FIND_STR(e->pods, id, p);
+        return p;
+}
+
+void native_pod_forget(NativePod *p) {
+        if (!p->engine)
+                return;
+        HASH_DEL(p->engine->pods, p);
+        p->engine = NULL;
+        p->watch = unit_watch_free(p->watch);
+        p->settle = sd_event_source_disable_unref(p->settle);
+        p->state.running = false;
+        p->state.pid = 0;
+        fiber_queue_wake(&p->changed, -ENOENT);
+        native_pod_unref(p);
+}
+
+static void set_state(NativePod *p, bool running, pid_t pid) {
+        bool tell = p->state.running != running || (p->state.pid != pid && pid > 0);
+
+        p->state.running = running;
+        p->state.pid = pid;
+        fiber_queue_wake(&p->changed, 0);
+        if (tell && p->up && p->engine && p->engine->engine.events.pod_changed)
+                p->engine->engine.events.pod_changed(p->id, &p->state, p->engine->engine.events.userdata);
+}
+
+static int on_settled(sd_event_source *source, uint64_t usec, void *userdata) {
+        NativePod *p = userdata;
+
+        p->settle = sd_event_source_disable_unref(p->settle);
+        set_state(p, /* running= */ false, /* pid= */ 0);
+        return 0;
+}
+
+/* systemd says "failed" and "inactive" on its way from a killed process to the new one. */
+static bool may_come_back(const UnitState *state) {
+        static const char *const results[] = { "signal", "core-dump", "timeout", "watchdog", "success" };
+
+        if (streq_ptr(state->load_state, "not-found"))
+                return false;
+        for (size_t i = 0; i < ELEMENTSOF(results); i++)
+                if (streq_ptr(state->result, results[i]))
+                        return true;
+        return false;
+}
+
+static void on_unit(const char *unit, const UnitState *state, void *userdata) {
+        NativePod *p = userdata;
+        const char *active = strempty(state->active_state);
+        bool down = streq(active, "inactive") || streq(active, "failed") || streq_ptr(state->load_state, "not-found");
+
+        p->seen = true;
+        if (!isempty(state->control_group) && !streq_ptr(state->control_group, p->control_group)) {
+                char *copy = strdup(state->control_group);
+
+                if (copy) {
+                        free(p->control_group);
+                        p->control_group = copy;
+                }
+        }
+        if (down && may_come_back(state)) {
+                if (!p->settle && p->engine &&
+                    sd_event_add_time_relative(p->engine->event, &p->settle, CLOCK_MONOTONIC, SETTLE_USEC, 0, on_settled, p) < 0)
+                        set_state(p, /* running= */ false, /* pid= */ 0);
+                else
+                        set_state(p, p->state.running || p->settle, /* pid= */ 0);
+                return;
+        }
+        p->settle = sd_event_source_disable_unref(p->settle);
+        if (state->main_pid > 0 && p->state.started_usec == 0)
+                p->state.started_usec = state->exec_main_start_usec;
+        /* "activating" once it is up: the new process isn't ready yet. */
+        set_state(p, !down, streq(active, "active") ? state->main_pid : 0);
+}
+
+static int native_pod_new(NativeEngine *e, const EnginePod *pod, NativePod **ret, Error *error) {
+        _cleanup_(native_pod_unrefp) NativePod *p = calloc(1, sizeof *p);
+
+        if (!p)
+                return error_oom(error);
+        p->n_ref = 1;
+        p->id = strdup(pod->id);
+        p->unit = strdup(pod->unit);
+        p->socket_path = strprintf("%s/pod.sock", pod->run_directory);
+        if (!p->id || !p->unit || !p->socket_path)
+                return error_oom(error);
+        if (native_pod_find(e, pod->id))
+                return error_setf(error, GRPC_ALREADY_EXISTS, "pod %s is there already", pod->id);
+        p->engine = e;
+        HASH_ADD_KEYPTR(hh, e->pods, p->id, strlen(p->id), p);
+        *ret = TAKE_PTR(p);
+        return 0;
+}
+
+/* Follows the unit, and waits for the first look at it. */
+static int native_pod_watch(NativePod *p, Error *error) {
+        int r;
+
+        if (!p->watch) {
+                p->seen = false;
+                r = unit_watch_new(p->engine->systemd, p->unit, on_unit, p, &p->watch);
+                if (r < 0)
+                        return error_set(error, r, "cannot follow unit %s", p->unit);
+        }
+        while (!p->seen) {
+                r = fiber_queue_wait(&p->changed);
+                if (r < 0)
+                        return error_set(error, r, "gave up waiting for the state of unit %s", p->unit);
+        }
+        return 0;
+}
+
+int native_pod_wait_pid(NativePod *p, pid_t *ret, Error *error) {
+        uint64_t until = now_usec(CLOCK_MONOTONIC) + POD_START_TIMEOUT_USEC;
+        int r = 0;
+
+        while (p->engine && p->state.running && p->state.pid <= 0 && r >= 0)
+                r = fiber_queue_wait_until(&p->changed, until);
+        if (p->engine && p->state.running && p->state.pid > 0) {
+                *ret = p->state.pid;
+                return 0;
+        }
+        if (r < 0 && r != -ENOENT)
+                return error_set(error, r, "the process of pod %s is not running", p->id);
+        (void) error_setf(error, GRPC_FAILED_PRECONDITION, "pod %s is not running", p->id);
+        return -ENOENT;
+}
+
+/* --- start -------------------------------------------------------------------------------------------------------- */
+
+static int pod_arguments(NativeEngine *e, const EnginePod *pod, char ***ret, Error *error) {
+        _cleanup_strv_free_ char **argv = NULL;
+        _cleanup_free_ char *hostname = NULL;
+        int r;
+
+        r = strv_extend(&argv, e->pod_path);
+        if (r >= 0)
+                r = strv_extendf(&argv, "--socket=%s/pod.sock", pod->run_directory);
+        if (r >= 0)
+                r = strv_extendf(&argv, "--run-directory=%s", e->run_directory);
+        if (r >= 0 && pod_has_network(pod)) {
+                hostname = pod_hostname(pod);
+                r = hostname ? strv_extend(&argv, "--net") : -ENOMEM;
+                if (r >= 0)
+                        r = strv_extend(&argv, "--uts");
+                if (r >= 0)
+                        r = strv_extendf(&argv, "--hostname=%s", hostname);
+        }
+        if (r >= 0 && pod_has_ipc(pod))
+                r = strv_extend(&argv, "--ipc");
+        if (r >= 0 && pod_has_pid(pod))
+                r = strv_extend(&argv, "--pid");
+        if (r < 0)
+                return error_oom(error);
+        r = pod_sysctl_arguments(pod, &argv, error);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(argv);
+        return 0;
+}
+
+static int pod_properties(NativeEngine *e, const EnginePod *pod, UnitProperties **ret, Error *error) {
+        _cleanup_(unit_properties_freep) UnitProperties *p = NULL;
+        _cleanup_strv_free_ char **argv = NULL, **fields = NULL;
+        _cleanup_free_ char *description = NULL, *identifier = NULL;
+        char *documentation[] = { (char *) "man:rktlet(8)", NULL };
+        const runtime_v1_PodSandboxMetadata *m = &pod->config->metadata;
+        int r;
+
+        r = pod_arguments(e, pod, &argv, error);
+        if (r < 0)
+                return r;
+        description = unit_text("Pod %s/%s", strempty(m->namespace), strempty(m->name));
+        identifier = unit_text("%s", isempty(m->name) ? "pod" : m->name);
+        if (!description || !identifier || unit_properties_new(&p) < 0 || log_fields_new(pod, NULL, &fields) < 0)
+                return error_oom(error);
+
+        /* The first failure is kept in the list and reported by unit_start_wait(). */
+        (void) unit_properties_add_string(p, "Description", description);
+        (void) unit_properties_add_strv(p, "Documentation", documentation);
+        (void) unit_properties_add_string(p, "Slice", pod->slice);
+        (void) unit_properties_add_string(p, "Type", "notify");
+        (void) unit_properties_add_string(p, "NotifyAccess", "main");
+        (void) unit_properties_add_exec(p, "ExecStart", e->pod_path, argv);
+        (void) unit_properties_add_bool(p, "Delegate", true);
+        (void) unit_properties_add_string(p, "KillMode", "process");
+        (void) unit_properties_add_string(p, "Restart", "on-abnormal");
+        (void) unit_properties_add_u64(p, "RestartUSec", 0);
+        (void) unit_properties_add_u64(p, "StartLimitIntervalUSec", 0);
+        (void) unit_properties_add_u32(p, "FileDescriptorStoreMax", POD_FDSTORE_MAX);
+        (void) unit_properties_add_u64(p, "TimeoutStopUSec", POD_STOP_TIMEOUT_USEC);
+        (void) unit_properties_add_string(p, "OOMPolicy", "continue");
+        (void) unit_properties_add_bool(p, "IOAccounting", true);
+        (void) unit_properties_add_string(p, "SyslogIdentifier", identifier);
+        (void) unit_properties_add_log_fields(p, fields);
+        if (e->oom_score_adj_min <= POD_OOM_SCORE_ADJ)
+                (void) unit_properties_add_i32(p, "OOMScoreAdjust", POD_OOM_SCORE_ADJ);
+        *ret = TAKE_PTR(p);
+        return 0;
+}
+
+/* The pod's /dev/shm, which all its containers share. */
+static int mount_shm(const EnginePod *pod, const char *socket_path, Error *error) {
+        _cleanup_close_ int fs_fd = -1, fd = -1;
+        _cleanup_free_ char *target = strprintf("%s/shm", pod->run_directory);
+
+        if (!target)
+                return error_oom(error);
+        fs_fd = fsopen("tmpfs", FSOPEN_CLOEXEC);
+        if (fs_fd < 0 || fsconfig(fs_fd, FSCONFIG_SET_STRING, "source", "shm", 0) < 0 ||
+            fsconfig(fs_fd, FSCONFIG_SET_STRING, "mode", "1777", 0) < 0 ||
+            fsconfig(fs_fd, FSCONFIG_SET_STRING, "size", SHM_SIZE, 0) < 0 ||
+            fsconfig(fs_fd, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+                return error_set(error, -errno, "cannot make the shared memory of pod %s", pod->id);
+        fd = fsmount(fs_fd, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+        if (fd < 0)
+                return error_set(error, -errno, "cannot mount the shared memory of pod %s", pod->id);
+        return pod_client_mount(socket_path, fd, target, error);
+}
+
+static int pod_make(NativeEngine *e, const EnginePod *pod, NativePod *p, UnitProperties *properties, Error *error) {
+        pid_t pid;
+        int r;
+
+        r = unit_start_wait(e->systemd, pod->unit, properties, POD_START_TIMEOUT_USEC, error);
+        if (r < 0)
+                return error_prefix(error, r, "cannot start pod %s", pod->id);
+        r = native_pod_watch(p, error);
+        if (r < 0)
+                return r;
+        if (pod_has_ipc(pod)) {
+                r = mount_shm(pod, p->socket_path, error);
+                if (r < 0)
+                        return r;
+        }
+        return native_pod_wait_pid(p, &pid, error);
+}
+
+int native_pod_start(Engine *engine, const EnginePod *pod, EnginePodState *ret, Error *error) {
+        NativeEngine *e = native_engine(engine);
+        _cleanup_(unit_properties_freep) UnitProperties *properties = NULL;
+        NativePod *p;
+        int r;
+
+        r = check_pod(pod, error);
+        if (r < 0)
+                return r;
+        r = pod_properties(e, pod, &properties, error);
+        if (r < 0)
+                return r;
+        r = pod_files_write(pod, error);
+        if (r < 0)
+                return r;
+        r = native_pod_new(e, pod, &p, error);
+        if (r < 0)
+                return r;
+        _cleanup_(native_pod_unrefp) _unused_ NativePod *held = native_pod_ref(p);
+        r = pod_make(e, pod, p, properties, error);
+        if (r < 0) {
+                FIBER_SHIELDED_SCOPE;
+                _cleanup_error_ Error ignored = ERROR_INIT;
+
+                if (native_pod_stop(engine, pod, &ignored) < 0 || native_pod_remove(engine, pod, &ignored) < 0)
+                        log_debug("Pod %s could not be undone: %s, ignoring", pod->id, strempty(ignored.message));
+                return r;
+        }
+        p->up = true;
+        *ret = p->state;
+        return 0;
+}
+
+int native_pod_netns(Engine *engine, const EnginePod *pod, char **ret, Error *error) {
+        NativePod *p = native_pod_find(native_engine(engine), pod->id);
+        char *path;
+        pid_t pid;
+        int r;
+
+        if (!pod_has_network(pod)) {
+                *ret = NULL;
+                return 0;
+        }
+        if (!p) {
+                (void) error_setf(error, GRPC_FAILED_PRECONDITION, "pod %s is not running", pod->id);
+                return -ENOENT;
+        }
+        _cleanup_(native_pod_unrefp) _unused_ NativePod *held = native_pod_ref(p);
+        r = native_pod_wait_pid(p, &pid, error);
+        if (r < 0)
+                return r;
+        path = strprintf("/proc/%d/ns/net", (int) pid);
+        if (!path)
+                return error_oom(error);
+        *ret = path;
+        return 0;
+}
+
+/* --- end ---------------------------------------------------------------------------------------------------------- */
+
+/* Containers that nobody stopped go first: their log goes through the pod's process. */
+static void kill_containers(NativeEngine *e, const char *pod_id) {
+        NativeContainer *n, *next;
+
+        HASH_ITER(hh, e->containers, n, next)
+                if (streq(n->pod_id, pod_id) && n->watch && n->state.phase != ENGINE_CONTAINER_EXITED)
+                        (void) cgroup_kill(n->control_group);
+        for (;;) {
+                NativeContainer *left = NULL;
+
+                HASH_ITER(hh, e->containers, n, next)
+                        if (streq(n->pod_id, pod_id) && n->up && n->watch && n->state.phase != ENGINE_CONTAINER_EXITED &&
+                            n->control_group) {
+                                left = n;
+                                break;
+                        }
+                if (!left ||
+                    native_container_wait_exit(left, now_usec(CLOCK_MONOTONIC) + KILL_TIMEOUT_USEC) < 0)
+                        return;
+        }
+}
+
+int native_pod_stop(Engine *engine, const EnginePod *pod, Error *error) {
+        NativeEngine *e = native_engine(engine);
+        NativePod *p = native_pod_find(e, pod->id);
+        _cleanup_unit_state_ UnitState state = {};
+        int r;
+
+        kill_containers(e, pod->id);
+        /* Where its processes are: KillMode=process leaves the init of its pid namespace alone. */
+        r = unit_get_state(e->systemd, pod->unit, &state, error);
+        if (r < 0)
+                return r;
+        r = unit_stop_wait(e->systemd, pod->unit, UNIT_STOP_TIMEOUT_USEC, error);
+        if (r < 0)
+                return r;
+        r = cgroup_kill(!isempty(state.control_group) ? state.control_group : p ? p->control_group : NULL);
+        if (r < 0)
+                return error_set(error, r, "cannot end the processes of pod %s", pod->id);
+        r = cgroup_wait_empty(state.control_group, KILL_TIMEOUT_USEC);
+        if (r < 0)
+                return error_set(error, r, "the processes of pod %s don't end", pod->id);
+        return 0;
+}
+
+int native_pod_remove(Engine *engine, const EnginePod *pod, Error *error) {
+        NativeEngine *e = native_engine(engine);
+        static const char *const names[] = { "hostname", "hosts", "resolv.conf", "pod.sock", "shm" };
+        NativePod *p;
+        int r;
+
+        r = unit_release_wait(e->systemd, pod->unit, UNIT_STOP_TIMEOUT_USEC, error);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < ELEMENTSOF(names); i++) {
+                _cleanup_free_ char *path = strprintf("%s/%s", pod->run_directory, names[i]);
+
+                if (!path)
+                        return error_oom(error);
+                r = remove_tree(AT_FDCWD, path);
+                if (r < 0)
+                        return error_set(error, r, "cannot remove %s", path);
+        }
+        p = native_pod_find(e, pod->id);
+        if (p)
+                native_pod_forget(p);
+        return 0;
+}
+
+int native_pod_load(Engine *engine, const EnginePod *pod, EnginePodState *ret, Error *error) {
+        NativeEngine *e = native_engine(engine);
+        NativePod *p = native_pod_find(e, pod->id);
+        int r;
+
+        if (!p) {
+                r = native_pod_new(e, pod, &p, error);
+                if (r < 0)
+                        return r;
+        }
+        _cleanup_(native_pod_unrefp) _unused_ NativePod *held = native_pod_ref(p);
+        r = native_pod_watch(p, error);
+        while (r >= 0 && p->settle) {
+                r = fiber_queue_wait(&p->changed);
+                if (r < 0)
+                        return error_set(error, r, "gave up waiting for the state of pod %s", p->id);
+        }
+        if (r < 0)
+                return r;
+        p->up = true;
+        *ret = p->state;
+        return 0;
+}

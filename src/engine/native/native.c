@@ -1,0 +1,214 @@
+/* The native engine: pods and containers as transient units, with crun as OCI runtime and no shim. */
+
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <stdarg.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+
+#include "basic/file-util.h"
+#include "engine/native/capability.h"
+#include "engine/native/internal.h"
+#include "engine/native/resources.h"
+
+#define OOM_SCORE_ADJ_MIN (-1000)
+
+char *unit_text(const char *format, ...) {
+        _cleanup_free_ char *text = NULL;
+        va_list ap;
+        int n;
+
+        va_start(ap, format);
+        n = vasprintf(&text, format, ap);
+        va_end(ap);
+        if (n < 0) {
+                text = NULL;
+                return NULL;
+        }
+        for (char *s = text; *s; s++)
+                if ((unsigned char) *s < ' ' || *s == 0x7f)
+                        *s = '?';
+        return utf8_sanitize(text);
+}
+
+int log_fields_new(const EnginePod *pod, const EngineContainer *c, char ***ret) {
+        _cleanup_strv_free_ char **l = NULL;
+        const runtime_v1_PodSandboxMetadata *m = &pod->config->metadata;
+        const struct {
+                const char *name, *value;
+        } fields[] = {
+                { "POD_ID", pod->id },
+                { "POD_NAME", strempty(m->name) },
+                { "POD_NAMESPACE", strempty(m->namespace) },
+                { "POD_UID", strempty(m->uid) },
+                { "CONTAINER_ID", c ? c->id : NULL },
+                { "CONTAINER_NAME", c ? strempty(c->config->metadata.name) : NULL },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(fields); i++) {
+                char *s;
+
+                if (!fields[i].value)
+                        continue;
+                s = unit_text("%s=%s", fields[i].name, fields[i].value);
+                if (!s || strv_push(&l, s) < 0) {
+                        free(s);
+                        return -ENOMEM;
+                }
+        }
+        *ret = TAKE_PTR(l);
+        return 0;
+}
+
+int cgroup_kill(const char *control_group) {
+        _cleanup_close_ int dir_fd = cgroup_open(control_group), fd = -1;
+        int r;
+
+        if (dir_fd < 0)
+                return dir_fd == -ENOENT ? 0 : dir_fd;
+        fd = openat(dir_fd, "cgroup.kill", O_WRONLY | O_CLOEXEC);
+        if (fd < 0)
+                return errno == ENOENT ? 0 : -errno;
+        r = write_all(fd, "1", 1);
+        return r == -ENODEV ? 0 : r;
+}
+
+/* 1: a process is in it, 0: none, or it is gone. */
+static int cgroup_is_populated(int events_fd) {
+        char text[256];
+        ssize_t n = pread(events_fd, text, sizeof text - 1, 0);
+
+        if (n < 0)
+                return errno == ENODEV ? 0 : -errno;
+        text[n] = 0;
+        return strstr(text, "populated 1") != NULL;
+}
+
+int cgroup_wait_empty(const char *control_group, uint64_t timeout_usec) {
+        uint64_t until = now_usec(CLOCK_MONOTONIC) + timeout_usec;
+        _cleanup_close_ int dir_fd = cgroup_open(control_group), fd = -1;
+        int r;
+
+        if (dir_fd < 0)
+                return dir_fd == -ENOENT ? 0 : dir_fd;
+        fd = openat(dir_fd, "cgroup.events", O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return errno == ENOENT ? 0 : -errno;
+        for (;;) {
+                uint64_t now;
+
+                r = cgroup_is_populated(fd);
+                if (r <= 0)
+                        return r;
+                now = now_usec(CLOCK_MONOTONIC);
+                if (now >= until)
+                        return -ETIMEDOUT;
+                r = fiber_wait_fd(fd, EPOLLPRI, until - now);
+                if (r < 0)
+                        return r;
+        }
+}
+
+static Engine *native_free(Engine *engine) {
+        NativeEngine *e = native_engine(engine);
+        NativeContainer *n, *next;
+        NativePod *p, *next_pod;
+
+        HASH_ITER(hh, e->containers, n, next)
+                native_container_forget(n);
+        HASH_ITER(hh, e->pods, p, next_pod)
+                native_pod_forget(p);
+        sd_event_unref(e->event);
+        free(e->crun_path);
+        free(e->pod_path);
+        free(e->create_path);
+        free(e->run_directory);
+        free(e->crun_root);
+        free(e->scratch);
+        free(e);
+        return NULL;
+}
+
+static const EngineOps native_ops = {
+        .name = "native",
+        .free = native_free,
+        .pod_start = native_pod_start,
+        .pod_netns = native_pod_netns,
+        .pod_stop = native_pod_stop,
+        .pod_remove = native_pod_remove,
+        .pod_load = native_pod_load,
+        .container_create = native_container_create,
+        .container_start = native_container_start,
+        .container_stop = native_container_stop,
+        .container_remove = native_container_remove,
+        .container_load = native_container_load,
+        .container_exec_sync = native_container_exec_sync,
+        .container_reopen_log = native_container_reopen_log,
+        .container_update = native_container_update,
+};
+
+/* What PID 1 may do decides what units can have; the daemon itself may be more confined. */
+static int look_at_pid_1(NativeEngine *e, Error *error) {
+        _cleanup_free_ char *text = NULL;
+        int r;
+
+        r = capability_bounding_set(1, &e->capabilities);
+        if (r < 0)
+                return error_set(error, r, "cannot read the capabilities of PID 1");
+        if (e->capabilities & (UINT64_C(1) << CAP_SYS_RESOURCE)) {
+                e->oom_score_adj_min = OOM_SCORE_ADJ_MIN;
+                return 0;
+        }
+        r = read_file(AT_FDCWD, "/proc/1/oom_score_adj", 16, &text, NULL);
+        if (r < 0)
+                return error_set(error, r, "cannot read the OOM score of PID 1");
+        e->oom_score_adj_min = atoi(text);
+        log_notice("PID 1 lacks CAP_SYS_RESOURCE: OOM scores below %d are raised to it", e->oom_score_adj_min);
+        return 0;
+}
+
+static int make_directories(const NativeEngine *e, Error *error) {
+        const char *const paths[] = { e->crun_root, e->scratch };
+        int r;
+
+        r = mkdir_parents(AT_FDCWD, e->run_directory, 0711);
+        if (r < 0)
+                return error_set(error, r, "cannot make %s", e->run_directory);
+        for (size_t i = 0; i < ELEMENTSOF(paths); i++)
+                if (mkdir(paths[i], 0700) < 0 && errno != EEXIST)
+                        return error_set(error, -errno, "cannot make %s", paths[i]);
+        return 0;
+}
+
+int native_engine_new(sd_event *event, Systemd *systemd, const NativeEngineConfig *config, const EngineEvents *events,
+                      Engine **ret, Error *error) {
+        _cleanup_(engine_freep) Engine *engine = NULL;
+        NativeEngine *e = calloc(1, sizeof *e);
+        int r;
+
+        if (!e)
+                return error_oom(error);
+        engine = &e->engine;
+        e->engine.ops = &native_ops;
+        if (events)
+                e->engine.events = *events;
+        e->event = sd_event_ref(event);
+        e->systemd = systemd;
+        e->log_line_max = config->max_container_log_line > 0 ? (size_t) config->max_container_log_line : 0;
+        e->crun_path = strdup(config->crun_path);
+        e->pod_path = strprintf("%s/rktlet-pod", config->libexec_path);
+        e->create_path = strprintf("%s/rktlet-create", config->libexec_path);
+        e->run_directory = strdup(config->run_directory);
+        e->crun_root = strprintf("%s/crun", config->run_directory);
+        e->scratch = strprintf("%s/scratch", config->run_directory);
+        if (!e->crun_path || !e->pod_path || !e->create_path || !e->run_directory || !e->crun_root || !e->scratch)
+                return error_oom(error);
+        r = look_at_pid_1(e, error);
+        if (r < 0)
+                return r;
+        r = make_directories(e, error);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(engine);
+        return 0;
+}

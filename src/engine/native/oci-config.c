@@ -1,0 +1,232 @@
+/* The OCI runtime configuration. Nothing of the request's or image's annotations and labels gets into it: some runtimes
+ * obey some of them (CVE-2024-3154). */
+
+#include "engine/native/oci-config.h"
+
+#include "basic/json-util.h"
+#include "basic/string-util.h"
+#include "engine/native/capability.h"
+#include "engine/native/oci-process.h"
+#include "engine/native/seccomp.h"
+
+static const char *const masked_paths[] = {
+        "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+        "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap",
+        "/sys/firmware",
+};
+static const char *const readonly_paths[] = {
+        "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
+};
+
+static const runtime_v1_LinuxContainerSecurityContext *context_of(const EngineContainer *c) {
+        return c->config->has_linux && c->config->linux.has_security_context ? &c->config->linux.security_context : NULL;
+}
+
+static const runtime_v1_LinuxSandboxSecurityContext *pod_context_of(const EngineContainer *c) {
+        const runtime_v1_PodSandboxConfig *p = c->pod->config;
+
+        return p->has_linux && p->linux.has_security_context ? &p->linux.security_context : NULL;
+}
+
+runtime_v1_NamespaceMode oci_pid_mode(const EngineContainer *c) {
+        const runtime_v1_LinuxContainerSecurityContext *s = context_of(c);
+        const runtime_v1_LinuxSandboxSecurityContext *p = pod_context_of(c);
+
+        if (s && s->has_namespace_options)
+                return s->namespace_options.pid;
+        return p && p->has_namespace_options ? p->namespace_options.pid : runtime_v1_NamespaceMode_POD;
+}
+
+static int check_security_module(const runtime_v1_LinuxContainerSecurityContext *s, Error *error) {
+        const runtime_v1_SELinuxOption *o = &s->selinux_options;
+
+        if (s->has_apparmor ? s->apparmor.profile_type == runtime_v1_SecurityProfile_ProfileType_Localhost
+                            : startswith(strempty(s->apparmor_profile), "localhost/") != NULL)
+                return error_setf(error, GRPC_UNIMPLEMENTED, "AppArmor profiles of containers are not supported yet");
+        /* Without SELinux in the kernel its options mean nothing, as with the peers. */
+        if (s->has_selinux_options &&
+            (!isempty(o->user) || !isempty(o->role) || !isempty(o->type) || !isempty(o->level)) &&
+            access("/sys/fs/selinux/enforce", F_OK) >= 0)
+                return error_setf(error, GRPC_UNIMPLEMENTED, "SELinux options of containers are not supported yet");
+        return 0;
+}
+
+int oci_config_check(const EngineContainer *c, Error *error) {
+        const runtime_v1_LinuxContainerSecurityContext *s = context_of(c);
+        const runtime_v1_LinuxSandboxSecurityContext *p = pod_context_of(c);
+        const runtime_v1_NamespaceMode pid = oci_pid_mode(c);
+
+        if (pid != runtime_v1_NamespaceMode_POD && pid != runtime_v1_NamespaceMode_CONTAINER &&
+            pid != runtime_v1_NamespaceMode_NODE && pid != runtime_v1_NamespaceMode_TARGET)
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "PID namespace mode %d is unknown", (int) pid);
+        if (c->config->CDI_devices_count > 0)
+                return error_setf(error, GRPC_UNIMPLEMENTED, "CDI devices are not supported yet");
+        if (!s)
+                return 0;
+        if (s->privileged && !(p && p->privileged))
+                return error_setf(error, GRPC_INVALID_ARGUMENT,
+                                  "a privileged container needs a pod sandbox that is privileged too");
+        if (s->has_namespace_options && s->namespace_options.has_userns_options &&
+            s->namespace_options.userns_options.mode != runtime_v1_NamespaceMode_NODE)
+                return error_setf(error, GRPC_UNIMPLEMENTED, "user namespaces are not supported yet");
+        return check_security_module(s, error);
+}
+
+static json_t *user_to_json(const OciUser *u) {
+        json_t *groups = json_array();
+
+        for (size_t i = 0; groups && i < u->n_groups; i++)
+                if (json_array_append_new(groups, json_integer(u->groups[i])) < 0) {
+                        json_decref(groups);
+                        return NULL;
+                }
+        return json_pack("{s:I, s:I, s:o}", "uid", (json_int_t) u->uid, "gid", (json_int_t) u->gid, "additionalGids", groups);
+}
+
+static int oom_score_adj(const OciInput *in, int *ret, Error *error) {
+        const runtime_v1_ContainerConfig *config = in->container->config;
+        int64_t v = config->has_linux && config->linux.has_resources ? config->linux.resources.oom_score_adj : 0;
+
+        if (v < -1000 || v > 1000)
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "oom_score_adj %lld is not between -1000 and 1000",
+                                  (long long) v);
+        *ret = MAX((int) v, in->oom_score_adj_min);
+        return 0;
+}
+
+static int make_process(const OciInput *in, const Capabilities *caps, json_t **ret, Error *error) {
+        const runtime_v1_ContainerConfig *config = in->container->config;
+        const ImageConfig *image = in->container->image ? &in->container->image->config : NULL;
+        const runtime_v1_LinuxContainerSecurityContext *s = context_of(in->container);
+        _cleanup_json_ json_t *args = NULL, *env = NULL;
+        const char *cwd;
+        int r, adj = 0;
+
+        r = oci_args(config, image, &args, error);
+        if (r >= 0)
+                r = oci_env(config, image, in->hostname, in->user->home, &env, error);
+        if (r >= 0)
+                r = oci_cwd(config, image, &cwd, error);
+        if (r >= 0)
+                r = oom_score_adj(in, &adj, error);
+        if (r < 0)
+                return r;
+        *ret = json_pack("{s:b, s:o, s:O, s:O, s:s, s:o, s:b, s:i}",
+                         "terminal", config->tty,
+                         "user", user_to_json(in->user),
+                         "args", args,
+                         "env", env,
+                         "cwd", cwd,
+                         "capabilities", capabilities_to_json(caps),
+                         "noNewPrivileges", s && s->no_new_privs,
+                         "oomScoreAdj", adj);
+        return *ret ? 0 : error_oom(error);
+}
+
+static int add_namespace(json_t *array, const char *type, const char *path) {
+        json_t *n = path ? json_pack("{s:s, s:s}", "type", type, "path", path) : json_pack("{s:s}", "type", type);
+
+        return json_array_append_new(array, n);
+}
+
+static int make_namespaces(const OciInput *in, bool privileged, json_t **ret, Error *error) {
+        _cleanup_json_ json_t *a = json_array();
+        bool failed;
+
+        if (!a)
+                return error_oom(error);
+        failed = add_namespace(a, "mount", NULL) < 0 || (in->net && add_namespace(a, "network", in->net) < 0) ||
+                 (in->ipc && add_namespace(a, "ipc", in->ipc) < 0) || (in->uts && add_namespace(a, "uts", in->uts) < 0) ||
+                 ((in->pid || in->pid_private) && add_namespace(a, "pid", in->pid_private ? NULL : in->pid) < 0) ||
+                 (!privileged && add_namespace(a, "cgroup", NULL) < 0);
+        if (failed)
+                return error_oom(error);
+        *ret = TAKE_PTR(a);
+        return 0;
+}
+
+/* The request's list, or ours when it has neither of the two lists. Privileged containers see everything. */
+static json_t *make_paths(char *const *given, size_t n_given, const char *const *ours, size_t n_ours) {
+        json_t *a = json_array();
+
+        for (size_t i = 0; a && i < n_given; i++)
+                (void) json_array_append_new(a, json_string(given[i]));
+        for (size_t i = 0; a && i < n_ours; i++)
+                (void) json_array_append_new(a, json_string(ours[i]));
+        if (a && json_array_size(a) != n_given + n_ours) {
+                json_decref(a);
+                return NULL;
+        }
+        return a;
+}
+
+static const char *root_propagation(const runtime_v1_ContainerConfig *config, bool shared) {
+        if (shared)
+                return "rshared";
+        for (size_t i = 0; i < config->mounts_count; i++)
+                if (config->mounts[i].propagation == runtime_v1_MountPropagation_PROPAGATION_HOST_TO_CONTAINER)
+                        return "rslave";
+        return "rprivate";
+}
+
+static int make_linux(const OciInput *in, UnitProperties *p, bool shared, json_t **ret, Error *error) {
+        const runtime_v1_ContainerConfig *config = in->container->config;
+        const runtime_v1_LinuxContainerSecurityContext *s = context_of(in->container);
+        const bool privileged = s && s->privileged;
+        const bool given = s && (s->masked_paths_count > 0 || s->readonly_paths_count > 0);
+        const bool ours = !given && !privileged;
+        const size_t n_masked = given && !privileged ? s->masked_paths_count : 0;
+        const size_t n_readonly = given && !privileged ? s->readonly_paths_count : 0;
+        _cleanup_json_ json_t *namespaces = NULL, *devices = NULL;
+        int r;
+
+        r = make_namespaces(in, privileged, &namespaces, error);
+        if (r >= 0)
+                r = oci_devices(config, privileged, p, &devices, error);
+        if (r < 0)
+                return r;
+        *ret = json_pack("{s:O, s:O, s:o, s:o, s:s}",
+                         "namespaces", namespaces,
+                         "devices", devices,
+                         "maskedPaths", make_paths(s ? s->masked_paths : NULL, n_masked, masked_paths,
+                                                   ours ? ELEMENTSOF(masked_paths) : 0),
+                         "readonlyPaths", make_paths(s ? s->readonly_paths : NULL, n_readonly, readonly_paths,
+                                                     ours ? ELEMENTSOF(readonly_paths) : 0),
+                         "rootfsPropagation", root_propagation(config, shared));
+        return *ret ? 0 : error_oom(error);
+}
+
+int oci_config_make(const OciInput *in, UnitProperties *p, json_t **ret, bool *ret_shared, Error *error) {
+        const runtime_v1_LinuxContainerSecurityContext *s = context_of(in->container);
+        const bool privileged = s && s->privileged;
+        _cleanup_json_ json_t *process = NULL, *mounts = NULL, *linux_part = NULL, *config = NULL;
+        Capabilities caps;
+        bool shared;
+        int r;
+
+        r = oci_config_check(in->container, error);
+        if (r >= 0)
+                r = capabilities_from_config(s, in->capabilities, &caps, error);
+        if (r >= 0)
+                r = make_process(in, &caps, &process, error);
+        if (r >= 0)
+                r = oci_mounts(in->container->config, &in->files, privileged, &mounts, &shared, error);
+        if (r >= 0)
+                r = make_linux(in, p, shared, &linux_part, error);
+        if (r < 0)
+                return r;
+        config = json_pack("{s:s, s:O, s:{s:s, s:b}, s:O, s:O}",
+                           "ociVersion", "1.0.2",
+                           "process", process,
+                           "root", "path", in->rootfs, "readonly", s && s->readonly_rootfs,
+                           "mounts", mounts,
+                           "linux", linux_part);
+        if (!config)
+                return error_oom(error);
+        r = seccomp_add_to_config(s, caps.bounding, config, error);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(config);
+        *ret_shared = shared;
+        return 0;
+}

@@ -1,0 +1,115 @@
+/* The process with which a container's unit starts: enters the pod's mount namespace and becomes the OCI runtime there.
+ * PID 1 can't do that for a transient unit of ours, and the daemon isn't the unit's parent.
+ *
+ *     rktlet-create --log FILE --mount-namespace PATH [--shared ROOTFS] -- RUNTIME ARGUMENT…
+ *     rktlet-create --remove PATH
+ *
+ * --shared ROOTFS: mounts that the container makes are to reach the host, so it is made in a copy of the host's mount
+ * namespace, into which ROOTFS is taken over from the pod's.
+ * --remove: removes a tree; it can be large, and the daemon doesn't wait for disks.
+ *
+ * A failure is one line of JSON in FILE, as the OCI runtime writes it. */
+
+#include <fcntl.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include "basic/file-util.h"
+
+static const char *log_path;
+
+static int fail(const char *what, const char *which) {
+        int error = errno, fd = -1;
+
+        if (log_path)
+                fd = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd < 0)
+                dprintf(STDERR_FILENO, "rktlet-create: %s %s: %s\n", what, which, strerror(error));
+        else
+                dprintf(fd, "{\"msg\":\"%s %s: %s\",\"level\":\"error\"}\n", what, which, strerror(error));
+        return EXIT_FAILURE;
+}
+
+/* The mount that holds a path, which is made private, so that what is mounted below it stays here. */
+static int make_private(const char *path) {
+        char *mount_point = strdup(path), *slash;
+        int r = -1;
+
+        while (mount_point) {
+                r = mount(NULL, mount_point, NULL, MS_PRIVATE, NULL);
+                if (r >= 0 || errno != EINVAL) /* EINVAL: no mount point */
+                        break;
+                slash = strrchr(mount_point, '/');
+                if (!slash)
+                        break;
+                slash[slash == mount_point] = 0;
+                if (slash == mount_point) {
+                        r = mount(NULL, "/", NULL, MS_PRIVATE, NULL);
+                        break;
+                }
+        }
+        free(mount_point);
+        return r;
+}
+
+static int take_rootfs(int host_fd, const char *rootfs) {
+        int tree = open_tree(AT_FDCWD, rootfs, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+        if (tree < 0)
+                return fail("cannot take over", rootfs);
+        if (setns(host_fd, CLONE_NEWNS) < 0 || unshare(CLONE_NEWNS) < 0)
+                return fail("cannot copy", "the mount namespace of the host");
+        if (make_private(rootfs) < 0)
+                return fail("cannot make private the mount of", rootfs);
+        if (mkdir(rootfs, 0700) < 0 && errno != EEXIST)
+                return fail("cannot make", rootfs);
+        if (move_mount(tree, "", AT_FDCWD, rootfs, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+                return fail("cannot mount", rootfs);
+        return EXIT_SUCCESS;
+}
+
+static int enter(const char *namespace, const char *shared) {
+        int fd = open(namespace, O_RDONLY | O_CLOEXEC), host_fd = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+
+        if (fd < 0 || host_fd < 0)
+                return fail("cannot open", namespace);
+        if (setns(fd, CLONE_NEWNS) < 0)
+                return fail("cannot enter", namespace);
+        return shared ? take_rootfs(host_fd, shared) : EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv) {
+        static char *const environment[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL };
+        const char *namespace = NULL, *shared = NULL;
+        int i, r;
+
+        for (i = 1; i + 1 < argc && !streq(argv[i], "--"); i += 2) {
+                if (streq(argv[i], "--log"))
+                        log_path = argv[i + 1];
+                else if (streq(argv[i], "--mount-namespace"))
+                        namespace = argv[i + 1];
+                else if (streq(argv[i], "--shared"))
+                        shared = argv[i + 1];
+                else if (streq(argv[i], "--remove")) {
+                        r = remove_tree(AT_FDCWD, argv[i + 1]);
+                        errno = -r;
+                        return r < 0 ? fail("cannot remove", argv[i + 1]) : EXIT_SUCCESS;
+                } else
+                        break;
+        }
+        if (i + 1 >= argc || !streq(argv[i], "--") || !namespace) {
+                errno = EINVAL;
+                return fail("cannot understand", "its arguments");
+        }
+
+        r = enter(namespace, shared);
+        if (r != EXIT_SUCCESS)
+                return r;
+        /* Nothing of the unit's environment (NOTIFY_SOCKET, above all) and no other descriptor is for the runtime. */
+        (void) syscall(SYS_close_range, 3U, ~0U, 0U);
+        (void) execve(argv[i + 1], argv + i + 1, environment);
+        return fail("cannot execute", argv[i + 1]);
+}
