@@ -1,5 +1,5 @@
-/* The configuration file, written as systemd's are: [Section], Key=value, # and ; for comments, a backslash at the end of
- * a line to go on in the next, lists with blanks between, an empty value to begin a list anew. */
+/* The configuration file, written as systemd's are: [Section], Key=value, # and ; for comments, a backslash at the
+ * end of a line to go on in the next, lists with blanks between, an empty value to begin a list anew. */
 
 #include "config.h"
 
@@ -131,7 +131,8 @@ int config_parse_time(const char *s, uint64_t *ret) {
                         unit = units[i].usec;
                 }
                 s += l;
-                if (__builtin_mul_overflow(n, unit, &n) || __builtin_add_overflow(sum, n, &sum) || sum == USEC_INFINITY)
+                if (__builtin_mul_overflow(n, unit, &n) || __builtin_add_overflow(sum, n, &sum) ||
+                    sum == USEC_INFINITY)
                         return -ERANGE;
                 any = true;
         }

@@ -34,9 +34,9 @@ void config_done(Config *c);
 /* Called for each line that is not understood, with one sentence that begins with "FILE:LINE: ". */
 typedef void (*ConfigWarnFunc)(const char *message, void *userdata);
 
-/* Reads path (NULL: CONFIG_PATH), then PATH.d/"*.conf" by name: rktlet.conf.d beside rktlet.conf. What isn't set keeps
- * its default. Unknown sections, keys and bad values are warned about and left out. A missing file is no error where path
- * is NULL. -errno with the error set when a file can't be read. */
+/* Reads path (NULL: CONFIG_PATH), then PATH.d/"*.conf" by name: rktlet.conf.d beside rktlet.conf. What isn't set
+ * keeps its default. Unknown sections, keys and bad values are warned about and left out. A missing file is no
+ * error where path is NULL. -errno with the error set when a file can't be read. */
 int config_load(const char *path, ConfigWarnFunc warn, void *userdata, Config *ret, Error *error);
 /* Merges one file's text; for the above and for tests. `name` is what warnings call it. */
 int config_parse(Config *c, const char *name, const char *text, ConfigWarnFunc warn, void *userdata);

@@ -185,11 +185,12 @@ static void raise_nofile(void) {
                 log_debug_errno(-errno, "Cannot raise the limit of open files, ignoring");
 }
 
-/* What is mounted here for a moment (layers, volumes) is nobody else's business: PID 1 would make a unit of each mount.
- * What the host mounts is still seen. */
+/* What is mounted here for a moment (layers, volumes) is nobody else's business: PID 1 would make a unit of each
+ * mount. What the host mounts is still seen. */
 static int own_mounts(Error *error) {
         if (unshare(CLONE_NEWNS) < 0)
-                return error_set(error, -errno, "Cannot make a mount namespace; does rktlet run as root, with CAP_SYS_ADMIN?");
+                return error_set(error, -errno, "Cannot make a mount namespace; does rktlet run as root, with "
+                                 "CAP_SYS_ADMIN?");
         if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
                 return error_set(error, -errno, "Cannot make the mounts below / slaves of the host's");
         return 0;
@@ -210,8 +211,8 @@ static int lock_directory(Daemon *d, Error *error) {
                 return error_set(error, -errno, "Cannot open %s", path);
         if (flock(d->lock_fd, LOCK_EX | LOCK_NB) < 0) {
                 if (errno == EWOULDBLOCK)
-                        return error_setf(error, GRPC_FAILED_PRECONDITION, "Another rktlet runs on %s already; stop it "
-                                          "first, or give this one a RunDirectory= and StateDirectory= of its own",
+                        return error_setf(error, GRPC_FAILED_PRECONDITION, "Another rktlet runs on %s already; stop "
+                                          "it first, or give this one a RunDirectory= and StateDirectory= of its own",
                                           d->config.run_directory);
                 return error_set(error, -errno, "Cannot lock %s", path);
         }
@@ -270,7 +271,8 @@ static int on_stop_signal(sd_event_source *source, const struct signalfd_siginfo
         return 0;
 }
 
-/* The log level changes at once; all else is built into the parts and waits for a restart, which stops no container. */
+/* The log level changes at once; all else is built into the parts and waits for a restart, which stops no
+ * container. */
 static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata) {
         _cleanup_error_ Error error = ERROR_INIT;
         _cleanup_config_ Config c = {};
@@ -414,7 +416,8 @@ static int load_fiber(void *userdata) {
         Daemon *d = userdata;
         int r;
 
-        /* Even where there is nothing to load: the first pod shall not have to wait, and what is wrong be seen early. */
+        /* Even where there is nothing to load: the first pod shall not have to wait, and what is wrong be seen
+         * early. */
         r = systemd_connect(d->systemd, &error);
         if (r < 0 && !d->stopping)
                 log_warning("%s", strempty(error.message));

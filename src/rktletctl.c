@@ -1,9 +1,8 @@
-/* rktletctl: looks at the pods, containers and images of this node, and stops them, over org.rktlet1 on the system bus. */
+/* rktletctl: looks at the pods, containers and images of this node, and stops them, over org.rktlet1 on the system
+ * bus. */
 
-#include <ctype.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <sys/ioctl.h>
 #include <systemd/sd-bus.h>
 #include <time.h>
 
@@ -11,112 +10,16 @@
 #include "basic/macro.h"
 #include "basic/string-util.h"
 #include "config.h"
+#include "table.h"
 
 #define BUS_NAME "org.rktlet1"
 #define BUS_PATH "/org/rktlet1"
 #define MANAGER_INTERFACE "org.rktlet1.Manager"
 /* Stopping a pod takes as long as its containers' grace. */
 #define STOP_USEC (3600 * USEC_PER_SEC)
-#define COLUMNS_MAX 8U
 
-static bool arg_json, arg_legend = true, arg_full;
+static bool arg_json;
 static const char *arg_timeout = "10s";
-
-/* --- tables ----------------------------------------------------------------------------------------------------- */
-
-typedef struct Table {
-        const char *const *headers; /* NULL-terminated */
-        const char *noun;           /* "pods" */
-        char **cells;               /* row by row */
-} Table;
-
-static void table_done(Table *t) {
-        strv_free(t->cells);
-}
-
-/* Terminal columns: code points, which is right for what names and images are made of. */
-static size_t width_of(const char *s) {
-        size_t n = 0;
-
-        for (; *s; s++)
-                n += (*s & 0xc0) != 0x80;
-        return n;
-}
-
-/* Whatever comes from others must not steer the terminal. */
-static void print_cell(const char *s, size_t width) {
-        size_t n = width_of(s);
-
-        for (; *s; s++)
-                putchar(iscntrl((unsigned char) *s) ? '?' : *s);
-        for (; n < width; n++)
-                putchar(' ');
-}
-
-static void table_print(const Table *t) {
-        size_t widths[COLUMNS_MAX] = {}, n_columns = 0, n_cells = strv_length(t->cells);
-
-        while (t->headers[n_columns])
-                n_columns++;
-        for (size_t i = 0; i < n_columns; i++) {
-                widths[i] = arg_legend ? strlen(t->headers[i]) : 0;
-                for (size_t c = i; c < n_cells; c += n_columns)
-                        widths[i] = MAX(widths[i], width_of(t->cells[c]));
-        }
-        if (arg_legend)
-                for (size_t i = 0; i < n_columns; i++) {
-                        print_cell(t->headers[i], i + 1 < n_columns ? widths[i] + 1 : 0);
-                        if (i + 1 == n_columns)
-                                putchar('\n');
-                }
-        for (size_t c = 0; c < n_cells; c++) {
-                bool last = c % n_columns == n_columns - 1;
-
-                print_cell(t->cells[c], last ? 0 : widths[c % n_columns] + 1);
-                if (last)
-                        putchar('\n');
-        }
-        if (arg_legend)
-                printf("\n%zu %s listed.\n", n_cells / n_columns, t->noun);
-}
-
-static int cell(Table *t, const char *s) {
-        return strv_extend(&t->cells, isempty(s) ? "-" : s);
-}
-
-/* 12 digits are enough to tell IDs apart, and commands take prefixes. */
-static int cell_id(Table *t, const char *id) {
-        const char *hex = startswith(id, "sha256:");
-
-        if (arg_full)
-                return cell(t, id);
-        return strv_extendf(&t->cells, "%.12s", hex ? hex : id);
-}
-
-static int cell_age(Table *t, uint64_t usec) {
-        uint64_t now = (uint64_t) time(NULL), s = usec / USEC_PER_SEC;
-
-        if (usec == 0)
-                return cell(t, NULL);
-        s = now > s ? now - s : 0;
-        if (s < 120)
-                return strv_extendf(&t->cells, "%" PRIu64 "s", s);
-        if (s < 120 * 60)
-                return strv_extendf(&t->cells, "%" PRIu64 "min", s / 60);
-        if (s < 48 * 3600)
-                return strv_extendf(&t->cells, "%" PRIu64 "h", s / 3600);
-        return strv_extendf(&t->cells, "%" PRIu64 "d", s / 86400);
-}
-
-static int cell_size(Table *t, uint64_t size) {
-        static const char *const units[] = { "B", "K", "M", "G", "T" };
-        double d = (double) size;
-        size_t i = 0;
-
-        for (; d >= 1024 && i + 1 < ELEMENTSOF(units); i++)
-                d /= 1024;
-        return strv_extendf(&t->cells, i > 0 ? "%.1f%s" : "%.0f%s", d, units[i]);
-}
 
 static int print_json(json_t *j) {
         int r;
@@ -131,8 +34,9 @@ static int print_json(json_t *j) {
 /* --- the bus ---------------------------------------------------------------------------------------------------- */
 
 static int fail(int r, const sd_bus_error *e) {
-        if (sd_bus_error_has_name(e, SD_BUS_ERROR_SERVICE_UNKNOWN) || sd_bus_error_has_name(e, SD_BUS_ERROR_NAME_HAS_NO_OWNER))
-                fprintf(stderr, "rktlet does not run, or has not found the system bus. See 'systemctl status rktlet'.\n");
+        if (sd_bus_error_has_name(e, SD_BUS_ERROR_SERVICE_UNKNOWN) ||
+            sd_bus_error_has_name(e, SD_BUS_ERROR_NAME_HAS_NO_OWNER))
+                fputs("rktlet does not run, or has not found the system bus. See 'systemctl status rktlet'.\n", stderr);
         else if (sd_bus_error_has_name(e, SD_BUS_ERROR_ACCESS_DENIED))
                 fprintf(stderr, "Only root may speak to rktlet.\n");
         else
@@ -230,17 +134,20 @@ static int list_pods(sd_bus *bus, char **args) {
                 const Row *p = rows + i;
 
                 if (arg_json) {
-                        r = json_array_append_new(j, json_pack("{s:s,s:s,s:s,s:s,s:I,s:s,s:s}", "id", p->s[0], "namespace",
-                                                               p->s[1], "name", p->s[2], "state", p->s[3], "created_usec",
-                                                               (json_int_t) p->created, "ip", p->s[4], "unit", p->s[5]));
-                        if (r < 0)
+                        json_t *o = json_pack("{s:s,s:s,s:s,s:s,s:I,s:s,s:s}", "id", p->s[0], "namespace", p->s[1], "name",
+                                              p->s[2], "state", p->s[3], "created_usec", (json_int_t) p->created, "ip",
+                                              p->s[4], "unit", p->s[5]);
+
+                        if (json_array_append_new(j, o) < 0)
                                 return -ENOMEM;
                         continue;
                 }
-                if (cell_id(&t, p->s[0]) < 0 || cell(&t, p->s[1]) < 0 || cell(&t, p->s[2]) < 0 || cell(&t, p->s[3]) < 0 ||
-                    cell_age(&t, p->created) < 0 || cell(&t, p->s[4]) < 0)
+                if (table_cell_id(&t, p->s[0]) < 0 || table_cell(&t, p->s[1]) < 0 || table_cell(&t, p->s[2]) < 0 ||
+                    table_cell(&t, p->s[3]) < 0 ||
+                    table_cell_age(&t, p->created) < 0 || table_cell(&t, p->s[4]) < 0)
                         return -ENOMEM;
-                r = arg_full ? cell(&t, p->s[5]) : strv_extendf(&t.cells, "%.23s%s", p->s[5], strlen(p->s[5]) > 23 ? "…" : "");
+                r = table_full ? table_cell(&t, p->s[5])
+                               : strv_extendf(&t.cells, "%.23s%s", p->s[5], strlen(p->s[5]) > 23 ? "…" : "");
                 if (r < 0)
                         return r;
         }
@@ -279,19 +186,19 @@ static int list_containers(sd_bus *bus, char **args) {
                 bool exited = streq(c->s[3], "exited");
 
                 if (arg_json) {
-                        r = json_array_append_new(j, json_pack("{s:s,s:s,s:s,s:s,s:I,s:i,s:s,s:s}", "id", c->s[0], "pod",
-                                                               c->s[1], "name", c->s[2], "state", c->s[3], "created_usec",
-                                                               (json_int_t) c->created, "exit_code", c->exit_code, "image",
-                                                               c->s[4], "unit", c->s[5]));
-                        if (r < 0)
+                        json_t *o = json_pack("{s:s,s:s,s:s,s:s,s:I,s:i,s:s,s:s}", "id", c->s[0], "pod", c->s[1], "name",
+                                              c->s[2], "state", c->s[3], "created_usec", (json_int_t) c->created,
+                                              "exit_code", c->exit_code, "image", c->s[4], "unit", c->s[5]);
+
+                        if (json_array_append_new(j, o) < 0)
                                 return -ENOMEM;
                         continue;
                 }
-                if (cell_id(&t, c->s[0]) < 0 || cell_id(&t, c->s[1]) < 0 || cell(&t, c->s[2]) < 0 ||
-                    (exited ? strv_extendf(&t.cells, "exited (%d)", c->exit_code) : cell(&t, c->s[3])) < 0 ||
-                    cell_age(&t, c->created) < 0)
+                if (table_cell_id(&t, c->s[0]) < 0 || table_cell_id(&t, c->s[1]) < 0 || table_cell(&t, c->s[2]) < 0 ||
+                    (exited ? strv_extendf(&t.cells, "exited (%d)", c->exit_code) : table_cell(&t, c->s[3])) < 0 ||
+                    table_cell_age(&t, c->created) < 0)
                         return -ENOMEM;
-                r = startswith(c->s[4], "sha256:") ? cell_id(&t, c->s[4]) : cell(&t, c->s[4]);
+                r = startswith(c->s[4], "sha256:") ? table_cell_id(&t, c->s[4]) : table_cell(&t, c->s[4]);
                 if (r < 0)
                         return r;
         }
@@ -302,15 +209,22 @@ static int list_containers(sd_bus *bus, char **args) {
 }
 
 static int image_row(Table *t, json_t *j, const char *id, char **tags, char **digests, uint64_t size, bool pinned) {
+        char *none[] = { (char *) "", NULL }, **names = none;
+
         if (arg_json) {
                 json_t *o = json_pack("{s:s,s:o,s:o,s:I,s:b}", "id", id, "tags", json_from_strv(tags), "digests",
                                       json_from_strv(digests), "size", (json_int_t) size, "pinned", (int) pinned);
 
                 return json_array_append_new(j, o) < 0 ? -ENOMEM : 0;
         }
-        for (char **tag = tags && tags[0] ? tags : digests && digests[0] ? digests : (char *[]) { (char *) "", NULL }; *tag;
-             tag++)
-                if (cell_id(t, id) < 0 || cell(t, *tag) < 0 || cell_size(t, size) < 0 || cell(t, pinned ? "yes" : "no") < 0)
+        /* An image without a tag is called by its digest, and one without any name is shown all the same. */
+        if (tags && tags[0])
+                names = tags;
+        else if (digests && digests[0])
+                names = digests;
+        for (; *names; names++)
+                if (table_cell_id(t, id) < 0 || table_cell(t, *names) < 0 || table_cell_size(t, size) < 0 ||
+                    table_cell(t, pinned ? "yes" : "no") < 0)
                         return -ENOMEM;
         return 0;
 }
@@ -454,7 +368,7 @@ static int read_properties(sd_bus *bus, const char *path, const char *interface,
 }
 
 static void print_clean(const char *s) {
-        print_cell(s, 0);
+        table_print_cell(s, 0);
 }
 
 static void print_time(const char *key, json_int_t usec) {
@@ -534,8 +448,8 @@ static int find_object(sd_bus *bus, const char *id, char **ret_path, const char 
                 *ret_interface = kinds[i].interface;
                 return *ret_path ? 0 : -ENOMEM;
         }
-        fprintf(stderr, "There is no pod and no container with ID \"%s\" or an ID that begins so. See 'rktletctl list-pods' "
-                        "and 'rktletctl list-containers'.\n", id);
+        fprintf(stderr, "There is no pod and no container with ID \"%s\" or an ID that begins so. See 'rktletctl "
+                        "list-pods' and 'rktletctl list-containers'.\n", id);
         return r;
 }
 
@@ -611,7 +525,8 @@ static int stop_container(sd_bus *bus, char **args) {
                 return -EINVAL;
         }
         for (; *args; args++) {
-                r = call(bus, BUS_PATH, MANAGER_INTERFACE, "StopContainer", timeout + STOP_USEC, NULL, "st", *args, timeout);
+                r = call(bus, BUS_PATH, MANAGER_INTERFACE, "StopContainer", timeout + STOP_USEC, NULL, "st", *args,
+                         timeout);
                 if (r < 0)
                         return r;
         }
@@ -683,10 +598,10 @@ static int parse_options(int argc, char *argv[]) {
                         arg_json = true;
                         break;
                 case 'l':
-                        arg_full = true;
+                        table_full = true;
                         break;
                 case OPTION_NO_LEGEND:
-                        arg_legend = false;
+                        table_legend = false;
                         break;
                 case 't':
                         arg_timeout = optarg;
@@ -713,7 +628,8 @@ int main(int argc, char *argv[]) {
                 if (!streq(commands[i].name, command))
                         continue;
                 if (commands[i].wants_ids != (args[0] != NULL)) {
-                        fprintf(stderr, "%s %s\n", command, commands[i].wants_ids ? "wants at least one ID" : "takes no arguments");
+                        fprintf(stderr, "%s %s\n", command,
+                                commands[i].wants_ids ? "wants at least one ID" : "takes no arguments");
                         return EXIT_FAILURE;
                 }
                 r = sd_bus_open_system(&bus);

@@ -1,5 +1,5 @@
-/* The connection to the system bus: made when there is one, made again when it was restarted, and what is announced over
- * it. */
+/* The connection to the system bus: made when there is one, made again when it was restarted, and what is announced
+ * over it. */
 
 #include "bus/internal.h"
 
@@ -12,8 +12,8 @@
 
 static int connection_open(Bus *b);
 
-/* sd-bus passes the found object to property and method callbacks, not what the vtable was registered with. There is one
- * manager in the daemon, and so one Bus; tests have one at a time as well. */
+/* sd-bus passes the found object to property and method callbacks, not what the vtable was registered with. There
+ * is one manager in the daemon, and so one Bus; tests have one at a time as well. */
 static Bus *the_bus;
 
 Bus *bus_of_manager(const Manager *m) {

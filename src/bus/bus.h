@@ -1,6 +1,6 @@
 #pragma once
-/* Our own D-Bus interface, org.rktlet1 on the system bus: the node's pods and containers as objects, for people and their
- * tools (rktletctl, busctl). See org.rktlet1(5). Without a system bus the daemon does its work all the same. */
+/* Our own D-Bus interface, org.rktlet1 on the system bus: the node's pods and containers as objects, for people and
+ * their tools (rktletctl, busctl). See org.rktlet1(5). Without a system bus the daemon does its work all the same. */
 
 #include <systemd/sd-event.h>
 

@@ -129,7 +129,8 @@ static int get_pairs(sd_bus *bus, const char *path, const char *interface, const
         if (r < 0)
                 return r;
         for (size_t i = 0; i < n; i++) {
-                r = labels ? sd_bus_message_append(reply, "{ss}", strempty(c->labels[i].key), strempty(c->labels[i].value))
+                r = labels ? sd_bus_message_append(reply, "{ss}", strempty(c->labels[i].key),
+                                                   strempty(c->labels[i].value))
                            : sd_bus_message_append(reply, "{ss}", strempty(c->annotations[i].key),
                                                    strempty(c->annotations[i].value));
                 if (r < 0)
@@ -175,6 +176,7 @@ const sd_bus_vtable container_vtable[] = {
         SD_BUS_PROPERTY("LogPath", "s", get_string, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Labels", "a{ss}", get_pairs, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Annotations", "a{ss}", get_pairs, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-        SD_BUS_METHOD_WITH_NAMES("Stop", "t", SD_BUS_PARAM(timeout_usec), NULL,, method_stop, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_NAMES("Stop", "t", SD_BUS_PARAM(timeout_usec), NULL,, method_stop,
+                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_VTABLE_END,
 };

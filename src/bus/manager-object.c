@@ -89,7 +89,8 @@ static int fill_containers(sd_bus_message *reply, Manager *m) {
                 if (!path)
                         return -ENOMEM;
                 r = sd_bus_message_append(reply, "(sssstisso)", c->id, c->pod->id,
-                                          strempty(c->request.config.metadata.name), container_phase_to_string(c->phase),
+                                          strempty(c->request.config.metadata.name),
+                                          container_phase_to_string(c->phase),
                                           c->created_usec, c->phase == CONTAINER_EXITED ? c->exit_code : 0,
                                           container_image_name(c), strempty(c->unit), path);
                 if (r < 0)
@@ -143,7 +144,8 @@ static int find(sd_bus_message *m, Manager *manager, Pod **ret_pod, Container **
         r = sd_bus_message_read(m, "s", &id);
         if (r < 0)
                 return r;
-        r = ret_pod ? manager_find_pod(manager, id, ret_pod, &e) : manager_find_container(manager, id, ret_container, &e);
+        r = ret_pod ? manager_find_pod(manager, id, ret_pod, &e)
+                    : manager_find_container(manager, id, ret_container, &e);
         if (r < 0)
                 return error_is_set(&e) ? bus_error(error, &e) : r;
         return 0;

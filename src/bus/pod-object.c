@@ -115,7 +115,8 @@ static int get_pairs(sd_bus *bus, const char *path, const char *interface, const
         if (r < 0)
                 return r;
         for (size_t i = 0; i < n; i++) {
-                r = labels ? sd_bus_message_append(reply, "{ss}", strempty(c->labels[i].key), strempty(c->labels[i].value))
+                r = labels ? sd_bus_message_append(reply, "{ss}", strempty(c->labels[i].key),
+                                                   strempty(c->labels[i].value))
                            : sd_bus_message_append(reply, "{ss}", strempty(c->annotations[i].key),
                                                    strempty(c->annotations[i].value));
                 if (r < 0)

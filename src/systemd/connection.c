@@ -103,7 +103,8 @@ static void connection_up(Systemd *s) {
         s->generation++;
         s->retry_usec = CONNECT_RETRY_MIN_USEC;
         s->last_error = mfree(s->last_error);
-        log_debug("Connected to systemd %s over %s", strempty(s->version), s->is_private ? "its private socket" : "D-Bus");
+        log_debug("Connected to systemd %s over %s", strempty(s->version),
+                  s->is_private ? "its private socket" : "D-Bus");
         fiber_queue_wake(&s->connect_queue, 0);
         jobs_look_again(s);
         watches_connected(s);
@@ -378,8 +379,8 @@ static int connect_until(Systemd *s, uint64_t until, Error *error) {
         while (s->state != CONNECTION_UP) {
                 r = fiber_queue_wait_until(&s->connect_queue, until);
                 if (r == -ETIMEDOUT)
-                        return error_setf(error, GRPC_UNAVAILABLE, "systemd does not answer (%s). Is dbus running, and "
-                                          "is systemd PID 1?", s->last_error ? s->last_error : "no reply yet"),
+                        return error_setf(error, GRPC_UNAVAILABLE, "systemd does not answer (%s). Is dbus running, "
+                                          "and is systemd PID 1?", s->last_error ? s->last_error : "no reply yet"),
                                -ENOTCONN;
                 if (r < 0)
                         return error_set(error, r, "Cannot wait for a connection to systemd");

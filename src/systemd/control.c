@@ -1,5 +1,5 @@
-/* What is asked of a unit that is there: signals, new limits, a failure forgotten. Each is one call, sent again when its
- * reply is cut off: a signal may then arrive twice, which none of ours minds. */
+/* What is asked of a unit that is there: signals, new limits, a failure forgotten. Each is one call, sent again
+ * when its reply is cut off: a signal may then arrive twice, which none of ours minds. */
 
 #include "systemd/internal.h"
 

@@ -320,8 +320,9 @@ static int call_get_all(FakeSystemd *f, sd_bus_message *m) {
         CHECK(sd_bus_message_new_method_return(m, &r) >= 0);
         CHECK(sd_bus_message_open_container(r, 'a', "{sv}") >= 0);
         CHECK(sd_bus_message_append(r, "{sv}{sv}{sv}{sv}{sv}", "Id", "s", strempty(u->name), "LoadState", "s",
-                                    u->loaded ? "loaded" : "not-found", "Description", "s", u->description, "Transient",
-                                    "b", (int) u->transient, "InactiveExitTimestampMonotonic", "t", u->begin_usec) >= 0);
+                                    u->loaded ? "loaded" : "not-found", "Description", "s", u->description,
+                                    "Transient", "b", (int) u->transient, "InactiveExitTimestampMonotonic", "t",
+                                    u->begin_usec) >= 0);
         append_common(r, u);
         append_service(r, u);
         CHECK(sd_bus_message_append(r, "{sv}{sv}{sv}", "ControlGroup", "s", "/fake", "NRestarts", "u", 0, "ExecStart",
@@ -488,7 +489,8 @@ bool fake_systemd_start_daemon(FakeSystemd *f) {
         CHECK(f->daemon_pid >= 0);
         if (f->daemon_pid == 0) {
                 (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
-                (void) dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDERR_FILENO); /* its fd limit is of no interest */
+                /* What it says of its limit of files is of no interest. */
+                (void) dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDERR_FILENO);
                 (void) execvp(argv[0], argv);
                 _exit(127);
         }

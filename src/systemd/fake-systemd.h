@@ -1,7 +1,8 @@
 #pragma once
-/* For tests: an org.freedesktop.systemd1 that does what it is told, in the test's own event loop. It remembers units,
- * runs no process, and can be made to misbehave: late or early signals, replies that never come, connections that break,
- * a name without an owner. Speaks as PID 1's private socket does, or over a dbus-daemon of the test's own. */
+/* For tests: an org.freedesktop.systemd1 that does what it is told, in the test's own event loop. It remembers
+ * units, runs no process, and can be made to misbehave: late or early signals, replies that never come, connections
+ * that break, a name without an owner. Speaks as PID 1's private socket does, or over a dbus-daemon of the test's
+ * own. */
 
 #include <systemd/sd-bus.h>
 #include <systemd/sd-event.h>
@@ -27,7 +28,7 @@ typedef struct FakeSystemd {
         uint32_t last_job;
 
         /* Knobs */
-        unsigned cut_before;    /* so many StartTransientUnit or StopUnit calls are cut off before they are carried out */
+        unsigned cut_before;    /* so many starts and stops are cut off before they are carried out */
         unsigned cut_after;     /* the same, after they were */
         bool signal_first;      /* JobRemoved comes before the reply */
         bool hold_jobs;         /* until fake_systemd_finish_jobs() */

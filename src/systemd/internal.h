@@ -104,9 +104,10 @@ int systemd_set_addresses(Systemd *s, const char *bus_address, const char *priva
 
 /* connection.c: fills *ret with a message for the current connection; called again for each try. */
 typedef int (*MessageBuilder)(Systemd *s, const void *userdata, sd_bus_message **ret);
-/* Waits for a connection and calls; until is absolute (CLOCK_MONOTONIC), USEC_INFINITY for only our own limits. Returns 0, or -errno with *ret_error filled when systemd answered with an error,
- * -ECONNRESET when the reply was cut off or too late (it may have been carried out or not), -ECANCELED, -ETIME, or what
- * kept us from connecting, with *error filled. */
+/* Waits for a connection and calls; until is absolute (CLOCK_MONOTONIC), USEC_INFINITY for only our own limits.
+ * Returns 0, or -errno with *ret_error filled when systemd answered with an error, -ECONNRESET when the reply was
+ * cut off or too late (it may have been carried out or not), -ECANCELED, -ETIME, or what kept us from connecting,
+ * with *error filled. */
 int systemd_call_once(Systemd *s, MessageBuilder build, const void *userdata, uint64_t until, sd_bus_error *ret_error,
                       sd_bus_message **ret_reply, Error *error);
 /* The same for calls that may be repeated: sent again until there is an answer. */

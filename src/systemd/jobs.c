@@ -1,8 +1,9 @@
 /* Units started and stopped, and their jobs waited for.
  *
- * PID 1 answers a start with the object path of a job and says by JobRemoved what became of it, perhaps before our fiber
- * has seen the answer: so the unit is put on the list of those awaited first. When the answer is cut off, or signals may
- * have been lost (see connection.c), the unit itself is looked at and the wait goes on from what it shows. */
+ * PID 1 answers a start with the object path of a job and says by JobRemoved what became of it, perhaps before our
+ * fiber has seen the answer: so the unit is put on the list of those awaited first. When the answer is cut off, or
+ * signals may have been lost (see connection.c), the unit itself is looked at and the wait goes on from what it
+ * shows. */
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -217,11 +218,11 @@ static int start_failed(Start *start, const char *job_result, Error *error) {
                 return error_setf(error, GRPC_ABORTED, "Unit %s was not started: another request to stop it came in "
                                   "between", unit);
         if (streq(job_result, "dependency"))
-                return error_setf(error, GRPC_FAILED_PRECONDITION, "Unit %s was not started: a unit that it depends on "
-                                  "failed; see 'systemctl list-dependencies %s'", unit, unit);
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "Unit %s was not started: a unit that it depends "
+                                  "on failed; see 'systemctl list-dependencies %s'", unit, unit);
         if (streq(job_result, "timeout") || streq_ptr(look.state.result, "timeout"))
-                return error_setf(error, GRPC_DEADLINE_EXCEEDED, "Unit %s did not come up within its start timeout; see "
-                                  "'journalctl -u %s'", unit, unit),
+                return error_setf(error, GRPC_DEADLINE_EXCEEDED, "Unit %s did not come up within its start timeout; "
+                                  "see 'journalctl -u %s'", unit, unit),
                        -ETIMEDOUT;
         return error_setf(error, GRPC_INTERNAL, "Unit %s failed to start: job %s, result %s%s; see 'journalctl -u %s'",
                           unit, job_result, look.state.result ? look.state.result : "unknown", strempty(exit), unit);
@@ -238,7 +239,8 @@ static int start_undo(Start *start, int r, uint64_t timeout_usec, Error *error) 
 
         if (r == -ETIMEDOUT)
                 return error_setf(error, GRPC_DEADLINE_EXCEEDED, "Unit %s did not come up within %.3g s; see "
-                                  "'journalctl -u %s'", start->unit, (double) timeout_usec / USEC_PER_SEC, start->unit),
+                                  "'journalctl -u %s'", start->unit, (double) timeout_usec / USEC_PER_SEC,
+                                  start->unit),
                        r;
         return error_set(error, r, "Unit %s was not started", start->unit);
 }
@@ -282,7 +284,9 @@ static int start_send(Start *start, uint64_t until, Error *error) {
         r = systemd_call_once(start->systemd, build_start, start, until, &e, &reply, error);
         if (r >= 0) {
                 r = job_wait_read(&start->wait, reply);
-                return r < 0 ? error_set(error, r, "Cannot understand systemd's answer to starting %s", start->unit) : 0;
+                if (r < 0)
+                        return error_set(error, r, "Cannot understand systemd's answer to starting %s", start->unit);
+                return 0;
         }
         /* It was carried out after all, if only after our look. */
         if (again && sd_bus_error_has_name(&e, SYSTEMD_NAME ".UnitExists"))
@@ -312,8 +316,8 @@ static int start_wait(Start *start, uint64_t until, Error *error) {
                         return 0;
                 if (r == -EAGAIN && !start->wait.reply_pending)
                         /* The job had begun, and nothing is left of it. */
-                        return error_setf(error, GRPC_INTERNAL, "Unit %s is gone while it was starting; see 'journalctl "
-                                          "-u %s'", start->unit, start->unit);
+                        return error_setf(error, GRPC_INTERNAL, "Unit %s is gone while it was starting; see "
+                                          "'journalctl -u %s'", start->unit, start->unit);
                 if (r == -EAGAIN) {
                         job_wait_forget(&start->wait);
                         r = start_send(start, until, error);

@@ -1,6 +1,6 @@
-/* The properties of a transient unit: a list of names and typed values that becomes the a(sv) of StartTransientUnit and
- * SetUnitProperties. It is kept as plain values, not as a message, because a message belongs to one connection and a
- * cut-off call is sent again over the next. */
+/* The properties of a transient unit: a list of names and typed values that becomes the a(sv) of StartTransientUnit
+ * and SetUnitProperties. It is kept as plain values, not as a message, because a message belongs to one connection
+ * and a cut-off call is sent again over the next. */
 
 #include "systemd/properties.h"
 
@@ -113,8 +113,8 @@ static int add_number(UnitProperties *p, PropertyType type, const char *name, ui
         return 0;
 }
 
-/* systemd refuses strings with control characters only sometimes; sd-bus refuses what is not UTF-8 with an -EINVAL that
- * names nothing, so that is found here, where the property is known. */
+/* systemd refuses strings with control characters only sometimes; sd-bus refuses what is not UTF-8 with an -EINVAL
+ * that names nothing, so that is found here, where the property is known. */
 static int add_text(UnitProperties *p, const char *value, char **ret) {
         if (!value || !utf8_is_valid(value, strlen(value)))
                 return fail(p, -EINVAL);

@@ -42,7 +42,8 @@ int unit_properties_add_bytes(UnitProperties *p, const char *name, const void *d
 /* A descriptor (type h), such as StandardOutputFileDescriptor; duplicated. */
 int unit_properties_add_fd(UnitProperties *p, const char *name, int fd);
 /* ExecStart, ExecStop…: one command line, type a(sasb). argv[0] included. A unit that is to be restarted after a
- * daemon-reload must have no "$" and ";" in it: systemd 252 garbles these when it reads its own file of the unit again. */
+ * daemon-reload must have no "$" and ";" in it: systemd 252 garbles these when it reads its own file of the unit
+ * again. */
 int unit_properties_add_exec(UnitProperties *p, const char *name, const char *path, char *const *argv);
 /* DeviceAllow: a(ss). */
 int unit_properties_add_device_allow(UnitProperties *p, const char *device, const char *access);

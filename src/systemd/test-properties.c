@@ -48,7 +48,8 @@ static void each_type_arrives_as_systemd_wants_it(void) {
         CHECK_EQ(unit_properties_add_i32(p, "OOMScoreAdjust", -997), 0);
         CHECK_EQ(unit_properties_add_u32(p, "UMask", 0xffffffffU), 0);
         CHECK_EQ(unit_properties_add_u64(p, "MemoryMax", UINT64_MAX), 0);
-        CHECK_EQ(unit_properties_add_strv(p, "After", (char *[]) { (char *) "a.service", (char *) "b.service", NULL }), 0);
+        CHECK_EQ(unit_properties_add_strv(p, "After",
+                                          (char *[]) { (char *) "a.service", (char *) "b.service", NULL }), 0);
         CHECK_EQ(unit_properties_add_strv(p, "Empty", NULL), 0);
         CHECK_EQ(unit_properties_add_bytes(p, "AllowedCPUs", "\x05\x00\x80", 3), 0);
         CHECK_EQ(unit_properties_add_fd(p, "StandardOutputFileDescriptor", STDERR_FILENO), 0);
@@ -104,7 +105,9 @@ static void each_type_arrives_as_systemd_wants_it(void) {
 }
 
 static void dollars_in_arguments_are_doubled(void) {
-        static char *const argv[] = { (char *) "$0", (char *) "a$B", (char *) "${C}$$", (char *) "%n", (char *) "", NULL };
+        static char *const argv[] = {
+                (char *) "$0", (char *) "a$B", (char *) "${C}$$", (char *) "%n", (char *) "", NULL,
+        };
         _cleanup_(unit_properties_freep) UnitProperties *p = NULL;
         sd_bus_message *m;
         const char *name, *path;
@@ -189,6 +192,7 @@ static void teardown(void) {
         close(fds[1]);
 }
 
-TEST_MAIN(TEST_CASE(setup), TEST_CASE(each_type_arrives_as_systemd_wants_it), TEST_CASE(dollars_in_arguments_are_doubled),
+TEST_MAIN(TEST_CASE(setup), TEST_CASE(each_type_arrives_as_systemd_wants_it),
+          TEST_CASE(dollars_in_arguments_are_doubled),
           TEST_CASE(the_first_failure_is_remembered), TEST_CASE(a_list_can_be_sent_twice),
           TEST_CASE(unit_paths_are_escaped), TEST_CASE(teardown))

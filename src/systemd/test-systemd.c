@@ -148,8 +148,9 @@ static int reloaded_arguments_body(void *userdata) {
         _cleanup_(unit_properties_freep) UnitProperties *p = NULL;
         _cleanup_free_ char *out = NULL;
 
-        /* What systemd has written to the unit's file and read back. "$" and ";" are not among it: 252 writes "\$" and "\;"
-         * and doesn't understand that itself, so a unit that may be restarted must not have any; see systemd.h. */
+        /* What systemd has written to the unit's file and read back. "$" and ";" are not among it: 252 writes "\$"
+         * and "\;" and doesn't understand that itself, so a unit that may be restarted must not have any; see
+         * systemd.h. */
         (void) unlink("/run/test-rktlet-out");
         CHECK_EQ(unit_properties_new(&p), 0);
         CHECK_EQ(unit_properties_add_string(p, "Type", "oneshot"), 0);

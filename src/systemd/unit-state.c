@@ -1,4 +1,5 @@
-/* What a unit is doing: its properties read by GetAll, or as they come with PropertiesChanged, and the list of units. */
+/* What a unit is doing: its properties read by GetAll, or as they come with PropertiesChanged, and the list of
+ * units. */
 
 #include "basic/string-util.h"
 #include "systemd/internal.h"

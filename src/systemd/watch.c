@@ -1,9 +1,9 @@
 /* Units followed by PropertiesChanged, each with the complete state it has.
  *
- * A match on each unit's object path keeps what other units do away from us. Because dbus-daemon allows a connection only
- * so many matches, beyond NARROW_MATCHES_MAX a single wide one takes their place. PID 1 always sends the properties of
- * the unit's type first and those common to all units right after them; a watch is told after the second, so that it
- * never sees half of a change. */
+ * A match on each unit's object path keeps what other units do away from us. Because dbus-daemon allows a
+ * connection only so many matches, beyond NARROW_MATCHES_MAX a single wide one takes their place. PID 1 always
+ * sends the properties of the unit's type first and those common to all units right after them; a watch is told
+ * after the second, so that it never sees half of a change. */
 
 #include "basic/log.h"
 #include "basic/string-util.h"
@@ -145,7 +145,8 @@ static int on_reloaded_list(sd_bus_message *m, void *userdata, sd_bus_error *err
         s->list_slot = sd_bus_slot_unref(s->list_slot);
         r = sd_bus_message_is_method_error(m, NULL) ? -EIO : sd_bus_message_enter_container(m, 'a', "(ssssssouso)");
         while (r >= 0) {
-                r = sd_bus_message_read(m, "(ssssssouso)", &name, NULL, &load, NULL, NULL, NULL, &path, NULL, NULL, NULL);
+                r = sd_bus_message_read(m, "(ssssssouso)", &name, NULL, &load, NULL, NULL, NULL, &path, NULL, NULL,
+                                        NULL);
                 if (r <= 0)
                         break;
                 HASH_FIND_STR(s->watches, path, w);
@@ -224,7 +225,8 @@ static int match_wide(Systemd *s) {
         return 0;
 }
 
-/* Makes sure that the unit's signals reach us from now on. Once wide, it stays so until the connection is made anew. */
+/* Makes sure that the unit's signals reach us from now on. Once wide, it stays so until the connection is made
+ * anew. */
 static int watch_match(UnitWatch *w) {
         Systemd *s = w->systemd;
 
