@@ -1,5 +1,5 @@
 #pragma once
-/* Shared by server.c and call.c only. */
+/* Shared by server.c, call.c and the fuzzer only. */
 
 #include "basic/fiber.h"
 #include "grpc/grpc.h"
@@ -38,6 +38,8 @@ GrpcServer *server_ref(GrpcServer *s);
 GrpcServer *server_unref(GrpcServer *s);
 DEFINE_TRIVIAL_CLEANUP_FUNC(GrpcServer *, server_unref);
 const GrpcMethod *server_find_method(const GrpcServer *s, const char *path, size_t size);
+/* Serves a connected socket, which is taken. */
+void server_accept(GrpcServer *s, int fd);
 /* A call was freed or a connection closed. */
 void server_progress(GrpcServer *s);
 

@@ -100,7 +100,7 @@ static int listener_pause(Listener *l) {
         return sd_event_source_set_enabled(l->io, SD_EVENT_OFF);
 }
 
-static void server_accept(GrpcServer *s, int fd) {
+void server_accept(GrpcServer *s, int fd) {
         H2Connection *c;
         int r;
 
