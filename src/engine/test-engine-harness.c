@@ -2,11 +2,12 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <stdarg.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <uthash.h>
 
-#include "engine/native/pod-client.h"
+#include "basic/process.h"
 
 #define BUSYBOX "/bin/busybox"
 #define WAIT_USEC (20 * USEC_PER_SEC)
@@ -142,6 +143,24 @@ void harness_done(Harness *h) {
         HASH_ITER(hh, told, t, next) {
                 HASH_DEL(told, t);
                 free(t);
+        }
+}
+
+void harness_on_host(const char *format, ...) {
+        _cleanup_free_ char *script = NULL;
+        const char *argv[] = { "/usr/bin/nsenter", "--mount=/proc/1/ns/mnt", "/bin/sh", "-c", NULL, NULL };
+        _cleanup_(process_result_done) ProcessResult result = {};
+        _cleanup_error_ Error error = ERROR_INIT;
+        va_list ap;
+
+        va_start(ap, format);
+        CHECK(vasprintf(&script, format, ap) >= 0);
+        va_end(ap);
+        argv[4] = script;
+        CHECK_EQ(process_run(&(ProcessOptions) { .argv = argv, .error_max = 4096 }, &result, &error), 0);
+        if (result.code != CLD_EXITED || result.status != 0) {
+                fprintf(stderr, "%s: %s: %s\n", script, process_result_describe(&result), result.error);
+                abort();
         }
 }
 

@@ -42,6 +42,8 @@ bool harness_init(Harness *h);
 void harness_done(Harness *h);
 /* As if the daemon had been restarted. */
 void harness_restart(Harness *h);
+/* A shell command in the mount namespace of PID 1; fails unless it succeeds. */
+void harness_on_host(const char *format, ...) _printf_(1, 2);
 /* Fails unless there is no unit of ours, and nothing in the directories. */
 void harness_check_empty(Harness *h);
 /* The last state told for a container, and how often an exit was. */

@@ -153,7 +153,7 @@ static void on_unit(const char *unit, const UnitState *state, void *userdata) {
                     sd_event_add_time_relative(p->engine->event, &p->settle, CLOCK_MONOTONIC, SETTLE_USEC, 0, on_settled, p) < 0)
                         set_state(p, /* running= */ false, /* pid= */ 0);
                 else
-                        set_state(p, p->state.running || p->settle, /* pid= */ 0);
+                        set_state(p, p->state.running || !p->up, /* pid= */ 0);
                 return;
         }
         p->settle = sd_event_source_disable_unref(p->settle);
@@ -428,6 +428,13 @@ int native_pod_stop(Engine *engine, const EnginePod *pod, Error *error) {
         r = cgroup_wait_empty(state.control_group, KILL_TIMEOUT_USEC);
         if (r < 0)
                 return error_set(error, r, "the processes of pod %s don't end", pod->id);
+        p = native_pod_find(e, pod->id);
+        if (p) {
+                /* Whoever asked for it needs no event. */
+                p->state.running = false;
+                p->state.pid = 0;
+                fiber_queue_wake(&p->changed, 0);
+        }
         return 0;
 }
 
