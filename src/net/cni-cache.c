@@ -35,10 +35,13 @@ int cni_cache_write(const char *directory, const char *pod_id, const CniCache *c
         text = j ? json_dumps(j, JSON_COMPACT) : NULL;
         if (!text)
                 return error_oom(error);
-        r = mkdir_parents(AT_FDCWD, directory, 0700);
-        if (r < 0)
-                return error_set(error, r, "cannot make directory %s", directory);
         r = write_file_atomic(AT_FDCWD, path, text, strlen(text), 0600, 0);
+        if (r == -ENOENT) {
+                r = mkdir_parents(AT_FDCWD, directory, 0700);
+                if (r < 0)
+                        return error_set(error, r, "cannot make directory %s", directory);
+                r = write_file_atomic(AT_FDCWD, path, text, strlen(text), 0600, 0);
+        }
         if (r < 0)
                 return error_set(error, r, "cannot write %s", path);
         return 0;

@@ -29,28 +29,46 @@ static bool network_name_is_valid(const char *s) {
                strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") == n;
 }
 
-static bool version_is_known(const char *v) {
-        static const char *const known[] = { "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0" };
+static const char *const known_versions[] = { "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0" };
 
-        for (size_t i = 0; i < ELEMENTSOF(known); i++)
-                if (streq(v, known[i]))
-                        return true;
-        return false;
+/* In the order of the versions; -1 for one we don't know. */
+static int version_rank(const char *v) {
+        for (size_t i = 0; i < ELEMENTSOF(known_versions); i++)
+                if (streq(v, known_versions[i]))
+                        return (int) i;
+        return -1;
+}
+
+/* The highest that both we and the configuration know: of "cniVersions", or "cniVersion", or what is assumed where there
+ * is neither. */
+static int version_select(const json_t *list, const char *file, const char **ret, Error *error) {
+        const char *version = json_get_string(list, "cniVersion");
+        int best = version_rank(version ? version : known_versions[0]);
+        json_t *v;
+        size_t i;
+
+        json_array_foreach(json_get_array(list, "cniVersions"), i, v)
+                if (json_is_string(v))
+                        best = MAX(best, version_rank(json_string_value(v)));
+        if (best < 0)
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "%s: cniVersion \"%s\" is not supported (%s to %s are)",
+                                  file, strempty(version), known_versions[0], known_versions[ELEMENTSOF(known_versions) - 1]);
+        *ret = known_versions[best];
+        return 0;
 }
 
 int cni_network_parse(json_t *list, const char *file, CniNetwork *ret, Error *error) {
         _cleanup_(cni_network_done) CniNetwork n = {};
-        const char *name = json_get_string(list, "name"), *version = json_get_string(list, "cniVersion");
+        const char *name = json_get_string(list, "name"), *version = NULL;
         json_t *plugins = json_get_array(list, "plugins"), *p;
         size_t i;
+        int r;
 
         if (!name || !network_name_is_valid(name))
                 return error_setf(error, GRPC_FAILED_PRECONDITION, "%s: \"name\" is missing or no network name", file);
-        if (!version)
-                version = "0.1.0"; /* what the specification assumes */
-        if (!version_is_known(version))
-                return error_setf(error, GRPC_FAILED_PRECONDITION, "%s: cniVersion \"%s\" is not supported (0.1.0 to "
-                                  "1.1.0 are)", file, version);
+        r = version_select(list, file, &version, error);
+        if (r < 0)
+                return r;
 
         /* A plain conf is one plugin. */
         n.plugins = plugins ? json_incref(plugins) : json_pack("[O]", list);
@@ -80,10 +98,11 @@ int cni_plugin_find(char *const *bin_directories, const char *type, char **ret, 
 
         STRV_FOREACH(d, bin_directories) {
                 _cleanup_free_ char *path = strprintf("%s/%s", *d, type);
+                struct stat st;
 
                 if (!path)
                         return error_oom(error);
-                if (access(path, X_OK) >= 0) {
+                if (stat(path, &st) >= 0 && S_ISREG(st.st_mode) && access(path, X_OK) >= 0) {
                         *ret = TAKE_PTR(path);
                         return 0;
                 }
@@ -92,6 +111,22 @@ int cni_plugin_find(char *const *bin_directories, const char *type, char **ret, 
         error_setf(error, GRPC_FAILED_PRECONDITION, "CNI plugin \"%s\" is not in %s: install it there", type,
                    strempty(where));
         return -ENOENT;
+}
+
+/* What a plugin executes itself ("ipam") is its own business: some have it elsewhere. */
+int cni_network_check_plugins(const CniNetwork *n, char *const *bin_directories, Error *error) {
+        json_t *p;
+        size_t i;
+        int r;
+
+        json_array_foreach(n->plugins, i, p) {
+                _cleanup_free_ char *path = NULL;
+
+                r = cni_plugin_find(bin_directories, json_get_string(p, "type"), &path, error);
+                if (r < 0)
+                        return error_prefix(error, r, "network \"%s\" of %s cannot be used", n->name, n->file);
+        }
+        return 0;
 }
 
 static int is_conf_file(const struct dirent *e) {
@@ -131,8 +166,7 @@ static int load_file(const char *file, char *const *bin_directories, CniNetwork 
         _cleanup_(cni_network_done) CniNetwork n = {};
         _cleanup_free_ char *text = NULL;
         _cleanup_json_ json_t *j = NULL;
-        json_t *p;
-        size_t size, i;
+        size_t size;
         int r;
 
         r = read_file(AT_FDCWD, file, CONF_SIZE_MAX, &text, &size);
@@ -148,13 +182,9 @@ static int load_file(const char *file, char *const *bin_directories, CniNetwork 
         r = cni_network_parse(j, file, &n, error);
         if (r < 0)
                 return r;
-        json_array_foreach(n.plugins, i, p) {
-                _cleanup_free_ char *path = NULL;
-
-                r = cni_plugin_find(bin_directories, json_get_string(p, "type"), &path, error);
-                if (r < 0)
-                        return error_prefix(error, r, "network \"%s\" of %s cannot be used", n.name, file);
-        }
+        r = cni_network_check_plugins(&n, bin_directories, error);
+        if (r < 0)
+                return r;
         *ret = n;
         n = (CniNetwork) {};
         return 0;

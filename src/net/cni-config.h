@@ -19,6 +19,8 @@ void cni_network_done(CniNetwork *n);
 int cni_network_load(char *const *conf_directories, char *const *bin_directories, CniNetwork *ret, Error *error);
 /* A network from its cached form (name, version and plugins). */
 int cni_network_parse(json_t *list, const char *file, CniNetwork *ret, Error *error);
+/* Whether the programs of all its plugins are there; -ENOENT. */
+int cni_network_check_plugins(const CniNetwork *n, char *const *bin_directories, Error *error);
 /* A fingerprint of the folders' contents: the same as long as no file was added, removed or changed. */
 int cni_config_fingerprint(char *const *conf_directories, char **ret);
 /* The absolute path of a plugin, owned by the caller; -ENOENT. */

@@ -60,19 +60,25 @@ static int plugin_failed(const CniRuntime *runtime, const char *type, const char
         _cleanup_free_ char *words = NULL;
         const char *msg = NULL, *details = NULL;
         GrpcCode code = GRPC_INTERNAL;
+        char number[32] = "";
 
         if (json_parse(result->output, result->output_size, &j, NULL) >= 0) {
                 msg = json_get_string(j, "msg");
                 details = json_get_string(j, "details");
-                if (json_integer_value(json_object_get(j, "code")) == CNI_ERROR_TRY_AGAIN)
-                        code = GRPC_UNAVAILABLE;
+                if (json_is_integer(json_object_get(j, "code"))) {
+                        json_int_t n = json_integer_value(json_object_get(j, "code"));
+
+                        (void) snprintf(number, sizeof number, " (code %" JSON_INTEGER_FORMAT ")", n);
+                        if (n == CNI_ERROR_TRY_AGAIN)
+                                code = GRPC_UNAVAILABLE;
+                }
         }
         words = utf8_sanitize(!isempty(msg) ? msg : strempty(result->error));
         if (words)
                 words[strcspn(words, "\n")] = 0;
-        return error_setf(error, code, "CNI plugin \"%s\" of network \"%s\" %s at %s: %s%s%s", type, runtime->network_name,
-                          process_result_describe(result), command, isempty(words) ? "it said nothing" : words,
-                          isempty(details) ? "" : ": ", strempty(details));
+        return error_setf(error, code, "CNI plugin \"%s\" of network \"%s\" %s at %s: %s%s%s%s", type,
+                          runtime->network_name, process_result_describe(result), command,
+                          isempty(words) ? "it said nothing" : words, isempty(details) ? "" : ": ", strempty(details), number);
 }
 
 int cni_plugin_run(const CniRuntime *runtime, const char *command, const json_t *plugin, const json_t *prev_result,

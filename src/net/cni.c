@@ -10,8 +10,10 @@
 #include "net/cni-cache.h"
 #include "net/cni-config.h"
 #include "net/cni-plugin.h"
+#include "net/cni-result.h"
 
 #define TIMEOUT_USEC (60 * USEC_PER_SEC)
+#define BURST_DEFAULT INT32_MAX /* bits: what the bandwidth plugin takes for "as much as it likes" */
 
 struct Cni {
         char **conf_directories, **bin_directories;
@@ -23,8 +25,11 @@ struct Cni {
 };
 
 int cni_new(sd_event *event, const CniConfig *config, Cni **ret) {
-        _cleanup_(cni_freep) Cni *c = calloc(1, sizeof(Cni));
+        _cleanup_(cni_freep) Cni *c = NULL;
 
+        if (!config->conf_directories || !config->bin_directories || !config->cache_directory)
+                return -EINVAL;
+        c = calloc(1, sizeof(Cni));
         if (!c)
                 return -ENOMEM;
         c->conf_directories = strv_copy(config->conf_directories);
@@ -49,20 +54,6 @@ Cni *cni_free(Cni *c) {
         return NULL;
 }
 
-/* A plugin that was taken away is noticed as a changed file is. */
-static bool network_plugins_are_there(Cni *c) {
-        json_t *p;
-        size_t i;
-
-        json_array_foreach(c->network.plugins, i, p) {
-                _cleanup_free_ char *path = NULL;
-
-                if (cni_plugin_find(c->bin_directories, json_get_string(p, "type"), &path, NULL) < 0)
-                        return false;
-        }
-        return true;
-}
-
 int cni_status(Cni *c, Error *error) {
         _cleanup_free_ char *fingerprint = NULL;
         int r;
@@ -70,7 +61,9 @@ int cni_status(Cni *c, Error *error) {
         r = cni_config_fingerprint(c->conf_directories, &fingerprint);
         if (r < 0)
                 return error_set(error, r, "cannot look at the CNI configuration");
-        if (c->network.name && streq_ptr(fingerprint, c->fingerprint) && network_plugins_are_there(c))
+        /* A plugin that was taken away is noticed as a changed file is. */
+        if (c->network.name && streq_ptr(fingerprint, c->fingerprint) &&
+            cni_network_check_plugins(&c->network, c->bin_directories, NULL) >= 0)
                 return 0;
 
         cni_network_done(&c->network);
@@ -83,56 +76,19 @@ const char *cni_network_name(Cni *c) {
         return cni_status(c, NULL) >= 0 ? c->network.name : NULL;
 }
 
-void cni_result_done(CniResult *r) {
-        strv_free(r->ips);
-        free(r->json);
-        *r = (CniResult) {};
-}
-
-/* An address of the result without its prefix length. */
-static int add_ip(char ***ips, const char *address) {
-        _cleanup_free_ char *ip = NULL;
-
-        if (isempty(address))
-                return 0;
-        ip = strndup(address, strcspn(address, "/"));
-        if (!ip)
-                return -ENOMEM;
-        return strv_contains(*ips, ip) ? 0 : strv_extend(ips, ip);
-}
-
-/* Of an interface outside of the pod's namespace, such as the bridge itself. */
-static bool ip_is_of_the_host(const json_t *result, const json_t *ip) {
-        json_t *interfaces = json_get_array(result, "interfaces"), *index = json_object_get(ip, "interface"), *interface;
-
-        if (!json_is_integer(index) || json_integer_value(index) < 0)
-                return false;
-        interface = json_array_get(interfaces, (size_t) json_integer_value(index));
-        return interface && isempty(json_get_string(interface, "sandbox"));
-}
-
-static int result_from_json(const json_t *j, CniResult *ret) {
-        _cleanup_(cni_result_done) CniResult result = {};
-        json_t *ip;
-        size_t i;
-
-        json_array_foreach(json_get_array(j, "ips"), i, ip)
-                if (!ip_is_of_the_host(j, ip) && add_ip(&result.ips, json_get_string(ip, "address")) < 0)
-                        return -ENOMEM;
-        /* Versions 0.1.0 and 0.2.0. */
-        if (add_ip(&result.ips, json_get_string(json_get_object(j, "ip4"), "ip")) < 0 ||
-            add_ip(&result.ips, json_get_string(json_get_object(j, "ip6"), "ip")) < 0)
-                return -ENOMEM;
-        result.json = json_dumps(j, JSON_COMPACT);
-        if (!result.json)
-                return -ENOMEM;
-        *ret = result;
-        result = (CniResult) {};
-        return 0;
-}
-
 static int set_string(json_t *o, const char *key, const char *value) {
         return isempty(value) ? 0 : json_object_set_new(o, key, json_string(value));
+}
+
+/* The plugin refuses a rate without a burst. */
+static int set_rate(json_t *o, const char *rate_key, const char *burst_key, uint64_t rate, uint64_t burst) {
+        if (rate == 0)
+                return 0;
+        if (json_object_set_new(o, rate_key, json_integer((json_int_t) MIN(rate, (uint64_t) INT64_MAX))) < 0)
+                return -ENOMEM;
+        if (burst == 0 || burst > BURST_DEFAULT)
+                burst = BURST_DEFAULT;
+        return json_object_set_new(o, burst_key, json_integer((json_int_t) burst));
 }
 
 /* Capability arguments by their well-known names (CNI conventions, "dynamic plugin specific fields"). */
@@ -143,13 +99,17 @@ static json_t *capability_args(const CniPod *pod) {
                 return NULL;
         for (size_t i = 0; i < pod->n_port_mappings; i++) {
                 const CniPortMapping *pm = &pod->port_mappings[i];
-                json_t *o = json_pack("{s:i, s:i, s:s}", "hostPort", pm->host_port, "containerPort", pm->container_port,
-                                      "protocol", pm->protocol);
+                json_t *o;
 
+                /* Without a host's port there is nothing to map, and portmap refuses 0. */
+                if (pm->host_port == 0)
+                        continue;
+                o = json_pack("{s:i, s:i, s:s}", "hostPort", pm->host_port, "containerPort", pm->container_port,
+                              "protocol", pm->protocol);
                 if (json_array_append_new(ports, o) < 0 || set_string(o, "hostIP", pm->host_ip) < 0)
                         return NULL;
         }
-        if (pod->n_port_mappings > 0 && json_object_set(args, "portMappings", ports) < 0)
+        if (json_array_size(ports) > 0 && json_object_set(args, "portMappings", ports) < 0)
                 return NULL;
         if (strv_length(pod->dns_servers) > 0 || strv_length(pod->dns_searches) > 0 || strv_length(pod->dns_options) > 0) {
                 dns = json_object();
@@ -160,11 +120,11 @@ static json_t *capability_args(const CniPod *pod) {
                         return NULL;
         }
         if (pod->ingress_rate > 0 || pod->egress_rate > 0) {
-                json_t *o = json_pack("{s:I, s:I, s:I, s:I}", "ingressRate", (json_int_t) pod->ingress_rate, "ingressBurst",
-                                      (json_int_t) pod->ingress_burst, "egressRate", (json_int_t) pod->egress_rate,
-                                      "egressBurst", (json_int_t) pod->egress_burst);
+                json_t *o = json_object();
 
-                if (json_object_set_new(args, "bandwidth", o) < 0)
+                if (json_object_set_new(args, "bandwidth", o) < 0 ||
+                    set_rate(o, "ingressRate", "ingressBurst", pod->ingress_rate, pod->ingress_burst) < 0 ||
+                    set_rate(o, "egressRate", "egressBurst", pod->egress_rate, pod->egress_burst) < 0)
                         return NULL;
         }
         if (set_string(args, "cgroupPath", pod->cgroup_parent) < 0)
@@ -199,10 +159,13 @@ static CniRuntime runtime_new(const Cni *c, const char *pod_id, const CniCache *
  * and stays otherwise, for another try. */
 static int run_del(Cni *c, const char *pod_id, const char *netns, const CniCache *cache, Error *error) {
         CniRuntime runtime = runtime_new(c, pod_id, cache, netns);
+        /* Plugins of earlier versions don't know it at DEL. */
+        const json_t *prev_result = strcmp(cache->network.version, "0.4.0") >= 0 ? cache->result : NULL;
         int r = 0;
 
         for (size_t i = json_array_size(cache->network.plugins); i > 0; i--) {
-                int k = cni_plugin_run(&runtime, "DEL", json_array_get(cache->network.plugins, i - 1), cache->result, NULL, error);
+                int k = cni_plugin_run(&runtime, "DEL", json_array_get(cache->network.plugins, i - 1), prev_result, NULL,
+                                       error);
 
                 if (k < 0 && r >= 0)
                         r = k;
@@ -242,7 +205,8 @@ static int network_copy(const CniNetwork *from, CniNetwork *ret) {
         return ret->name && ret->version && ret->file ? 0 : -ENOMEM;
 }
 
-int cni_add(Cni *c, const CniPod *pod, CniResult *ret, Error *error) {
+/* All that the plugins are given for this pod on the folder's network. */
+static int cni_cache_new(Cni *c, const CniPod *pod, CniCache *ret, Error *error) {
         _cleanup_(cni_cache_done) CniCache cache = {};
         int r;
 
@@ -257,35 +221,55 @@ int cni_add(Cni *c, const CniPod *pod, CniResult *ret, Error *error) {
         cache.netns = strdup(strempty(pod->netns_path));
         if (!cache.capability_args || !cache.args || !cache.netns || network_copy(&c->network, &cache.network) < 0)
                 return error_oom(error);
+        *ret = cache;
+        cache = (CniCache) {};
+        return 0;
+}
 
+int cni_add(Cni *c, const CniPod *pod, CniResult *ret, Error *error) {
+        _cleanup_(cni_cache_done) CniCache cache = {};
+        int r;
+
+        r = cni_cache_new(c, pod, &cache, error);
+        if (r < 0)
+                return r;
         r = cni_cache_write(c->cache_directory, pod->id, &cache, error);
         if (r < 0)
                 return r;
         r = run_add(c, pod, &cache, error);
         if (r >= 0)
-                r = result_from_json(cache.result, ret);
+                r = cni_result_from_json(cache.result, ret, error);
         if (r < 0) {
                 FIBER_SHIELDED_SCOPE;
                 _cleanup_error_ Error undo_error = ERROR_INIT;
 
                 (void) error_set(error, r, "cannot add pod %s to CNI network \"%s\"", pod->id, cache.network.name);
+                /* What cannot be undone now stays in the cache, so that cni_del() or cni_collect() can. */
                 if (run_del(c, pod->id, pod->netns_path, &cache, &undo_error) < 0)
                         log_debug("Cannot undo the network of pod %s: %s", pod->id, strempty(undo_error.message));
-                /* A DEL that fails too must not be owed for ever: the namespace goes with the pod. */
-                (void) cni_cache_remove(c->cache_directory, pod->id, NULL);
         }
         return r;
 }
 
 int cni_del(Cni *c, const CniPod *pod, Error *error) {
         _cleanup_(cni_cache_done) CniCache cache = {};
+        _cleanup_error_ Error read_error = ERROR_INIT;
         int r;
 
-        r = cni_cache_read(c->cache_directory, pod->id, &cache, error);
+        r = cni_cache_read(c->cache_directory, pod->id, &cache, &read_error);
         if (r == -ENOENT)
                 return 0;
-        if (r < 0)
+        if (r == -EBADMSG) {
+                /* The machine lost power while it was written, say. The folder's network is most likely the one it was
+                 * added to; without one nobody will ever know better. */
+                r = cni_cache_new(c, pod, &cache, NULL);
+                if (r < 0)
+                        return cni_cache_remove(c->cache_directory, pod->id, error);
+        }
+        if (r < 0) {
+                error_move(error, &read_error);
                 return r;
+        }
         return run_del(c, pod->id, pod->netns_path, &cache, error);
 }
 
@@ -301,7 +285,7 @@ int cni_cached_result(Cni *c, const char *pod_id, CniResult *ret) {
                 *ret = (CniResult) {};
                 return 0;
         }
-        return result_from_json(cache.result, ret);
+        return cni_result_from_json(cache.result, ret, NULL);
 }
 
 typedef struct Collect {
@@ -312,10 +296,15 @@ typedef struct Collect {
 } Collect;
 
 static int collect_entry(int dir_fd, const char *name, void *userdata) {
-        const char *suffix = name[0] == '.' ? NULL : endswith(name, ".json");
+        const char *suffix = endswith(name, ".json");
         _cleanup_free_ char *id = NULL;
         Collect *l = userdata;
 
+        if (name[0] == '.') {
+                /* Of a write that was cut off: none is under way while anybody else runs. */
+                (void) unlinkat(dir_fd, name, 0);
+                return 0;
+        }
         if (!suffix)
                 return 0;
         id = strndup(name, (size_t) (suffix - name));
@@ -339,8 +328,6 @@ int cni_collect(Cni *c, bool (*keep)(const char *pod_id, void *userdata), void *
                 CniPod pod = { .id = *id };
                 int k = cni_del(c, &pod, error);
 
-                if (k == -EBADMSG)
-                        k = cni_cache_remove(c->cache_directory, *id, error);
                 if (k < 0)
                         r = k;
         }
