@@ -138,7 +138,7 @@ static int load_container_directory(int dir_fd, const char *name, void *userdata
                 log_warning_errno(r, "Cannot hold the image layers of container %s, ignoring", c->id);
         c->holds_layers = r >= 0;
         image = c->image_id ? image_store_find(m->images, c->image_id) : NULL;
-        c->image = image_ref(image);
+        c->image = image ? image_ref(image) : NULL;
         return 0;
 }
 
