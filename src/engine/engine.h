@@ -41,7 +41,7 @@ typedef struct EngineContainer {
 
 typedef struct EnginePodState {
         bool running;
-        pid_t pid;              /* holds the namespaces */
+        pid_t pid;              /* holds the namespaces; 0 while it is not known yet, or started again */
         uint64_t started_usec;  /* CLOCK_REALTIME */
 } EnginePodState;
 

@@ -45,6 +45,7 @@ typedef struct NativeContainer {
         bool up;       /* its events go to the manager: the creation is complete */
         bool started;
         bool exiting;  /* its end was seen, and is being completed */
+        bool unit_failed; /* the unit is "failed": to forget it is all it takes */
         EngineContainerState state;
         char *control_group;
         char *start_error; /* why it can't be started; then there is no unit */
@@ -120,6 +121,8 @@ DEFINE_TRIVIAL_CLEANUP_FUNC(NativeContainer *, native_container_unref);
 /* Begins to follow; the reference belongs to the engine. */
 int native_container_new(NativeEngine *e, const EngineContainer *c, NativeContainer **ret, Error *error);
 int native_container_watch(NativeContainer *n, Error *error);
+/* Waits until it is known what the unit does. */
+int native_container_wait_seen(NativeContainer *n, Error *error);
 void native_container_forget(NativeContainer *n);
 /* Until the end is complete: leftovers killed, log written, told. USEC_INFINITY: however long. */
 int native_container_wait_exit(NativeContainer *n, uint64_t until_usec);

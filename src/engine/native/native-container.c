@@ -204,8 +204,11 @@ static void on_unit(const char *unit, const UnitState *state, void *userdata) {
                         n->control_group = copy;
                 }
         }
+        n->unit_failed = streq(active, "failed");
         if (n->exiting)
                 return;
+        if (n->memory_events_fd < 0 && n->control_group)
+                watch_memory(n);
         /* A unit that is gone without a word: somebody removed it, or the machine was started again. */
         gone = streq_ptr(state->load_state, "not-found") || streq(active, "inactive") || streq(active, "failed");
         if (state->exec_main_code != 0 && state->main_pid == 0) {
@@ -222,19 +225,25 @@ static void on_unit(const char *unit, const UnitState *state, void *userdata) {
 int native_container_watch(NativeContainer *n, Error *error) {
         int r;
 
-        if (!n->watch) {
-                n->seen = false;
-                r = unit_watch_new(n->engine->systemd, n->unit, on_unit, n, &n->watch);
-                if (r < 0)
-                        return error_set(error, r, "cannot follow unit %s", n->unit);
-        }
-        while (!n->seen) {
+        if (n->watch)
+                return 0;
+        n->seen = false;
+        r = unit_watch_new(n->engine->systemd, n->unit, on_unit, n, &n->watch);
+        if (r < 0)
+                return error_set(error, r, "cannot follow unit %s", n->unit);
+        if (n->control_group)
+                watch_memory(n);
+        return 0;
+}
+
+int native_container_wait_seen(NativeContainer *n, Error *error) {
+        int r;
+
+        while (n->engine && !n->seen) {
                 r = fiber_queue_wait(&n->changed);
                 if (r < 0)
                         return error_set(error, r, "gave up waiting for the state of unit %s", n->unit);
         }
-        if (n->memory_events_fd < 0 && !n->exiting)
-                watch_memory(n);
         return 0;
 }
 
@@ -410,6 +419,8 @@ int native_container_load(Engine *engine, const EngineContainer *c, EngineContai
                 if (r >= 0 && !n->start_error) {
                         look_at_runtime_state(n);
                         r = native_container_watch(n, error);
+                        if (r >= 0)
+                                r = native_container_wait_seen(n, error);
                 }
                 if (r < 0) {
                         native_container_forget(n);
@@ -432,6 +443,7 @@ int native_container_load(Engine *engine, const EngineContainer *c, EngineContai
 typedef struct Release {
         NativeEngine *engine;
         const char *unit;
+        bool failed;
         Error error;
 } Release;
 
@@ -439,6 +451,8 @@ static int release_unit(void *userdata) {
         Release *l = userdata;
         FIBER_SHIELDED_SCOPE;
 
+        if (l->failed)
+                return unit_reset_failed(l->engine->systemd, l->unit, &l->error);
         return unit_release_wait(l->engine->systemd, l->unit, UNIT_STOP_TIMEOUT_USEC, &l->error);
 }
 
@@ -512,8 +526,10 @@ int native_container_remove(Engine *engine, const EngineContainer *c, Error *err
                 r = n && n->watch ? 0 : kill_unfollowed(e, c, error);
         if (r < 0)
                 return error_set(error, r, "cannot end container %s", c->id);
-        if (n)
+        if (n) {
+                release.failed = n->watch && n->unit_failed;
                 stop_following(n);
+        }
 
         r = fiber_spawn(e->event, "unit-release", release_unit, &release, NULL, &fiber);
         if (r < 0)

@@ -333,6 +333,28 @@ static int explain_failure(Creation *k, NativeContainer *n, int error, Error *wh
                           "cannot create container %s: %s", k->c->id, message);
 }
 
+/* Its process is in the file that the runtime wrote, its cgroup beside the pod's: the same that systemd will say, but
+ * sooner. */
+static int look_at_container(Creation *k, NativeContainer *n) {
+        NativePod *p = native_pod_find(k->engine, k->c->pod->id);
+        const char *slash = p && p->control_group ? strrchr(p->control_group, '/') : NULL;
+        _cleanup_free_ char *text = NULL;
+        uint32_t pid;
+        int r;
+
+        r = read_file(AT_FDCWD, k->pid_file, 16, &text, NULL);
+        if (r < 0)
+                return error_set(k->error, r, "cannot read %s", k->pid_file);
+        r = parse_u32(text, &pid);
+        if (r < 0 || pid == 0)
+                return error_setf(k->error, GRPC_INTERNAL, "'%s' in %s is no process ID", text, k->pid_file);
+        n->state.pid = (pid_t) pid;
+        if (!slash)
+                return error_setf(k->error, GRPC_FAILED_PRECONDITION, "pod %s is not running", k->c->pod->id);
+        n->control_group = strprintf("%.*s/%s", (int) (slash - p->control_group), p->control_group, k->c->unit);
+        return n->control_group ? 0 : error_oom(k->error);
+}
+
 static int start_unit(Creation *k, NativeContainer *n) {
         _cleanup_error_ Error why = ERROR_INIT;
         int r;
@@ -353,15 +375,13 @@ static int start_unit(Creation *k, NativeContainer *n) {
         r = hand_over_streams(k);
         if (r < 0)
                 return r;
+        r = look_at_container(k, n);
+        if (r < 0)
+                return r;
         r = native_container_watch(n, k->error);
         if (r < 0)
                 return r;
-        r = resources_write_files(&k->resources, n->control_group, k->error);
-        if (r < 0)
-                return r;
-        if (n->exiting)
-                return error_setf(k->error, GRPC_ABORTED, "container %s ended before it was started", k->c->id);
-        return 0;
+        return resources_write_files(&k->resources, n->control_group, k->error);
 }
 
 static int create(Creation *k, NativeContainer *n, EngineContainerInfo *info) {

@@ -182,17 +182,22 @@ static int native_pod_new(NativeEngine *e, const EnginePod *pod, NativePod **ret
         return 0;
 }
 
-/* Follows the unit, and waits for the first look at it. */
+/* Follows the unit. */
 static int native_pod_watch(NativePod *p, Error *error) {
         int r;
 
-        if (!p->watch) {
-                p->seen = false;
-                r = unit_watch_new(p->engine->systemd, p->unit, on_unit, p, &p->watch);
-                if (r < 0)
-                        return error_set(error, r, "cannot follow unit %s", p->unit);
-        }
-        while (!p->seen) {
+        if (p->watch)
+                return 0;
+        p->seen = false;
+        r = unit_watch_new(p->engine->systemd, p->unit, on_unit, p, &p->watch);
+        return r < 0 ? error_set(error, r, "cannot follow unit %s", p->unit) : 0;
+}
+
+/* Waits until it is known what the unit does. */
+static int native_pod_wait_seen(NativePod *p, Error *error) {
+        int r;
+
+        while (p->engine && (!p->seen || p->settle)) {
                 r = fiber_queue_wait(&p->changed);
                 if (r < 0)
                         return error_set(error, r, "gave up waiting for the state of unit %s", p->unit);
@@ -309,21 +314,18 @@ static int mount_shm(const EnginePod *pod, const char *socket_path, Error *error
 }
 
 static int pod_make(NativeEngine *e, const EnginePod *pod, NativePod *p, UnitProperties *properties, Error *error) {
-        pid_t pid;
         int r;
 
         r = unit_start_wait(e->systemd, pod->unit, properties, POD_START_TIMEOUT_USEC, error);
         if (r < 0)
                 return error_prefix(error, r, "cannot start pod %s", pod->id);
+        p->state.running = true;
+        p->state.started_usec = now_usec(CLOCK_REALTIME);
+        /* Its answer, which says the process's ID, takes a while in PID 1: whoever needs it waits for it. */
         r = native_pod_watch(p, error);
         if (r < 0)
                 return r;
-        if (pod_has_ipc(pod)) {
-                r = mount_shm(pod, p->socket_path, error);
-                if (r < 0)
-                        return r;
-        }
-        return native_pod_wait_pid(p, &pid, error);
+        return pod_has_ipc(pod) ? mount_shm(pod, p->socket_path, error) : 0;
 }
 
 int native_pod_start(Engine *engine, const EnginePod *pod, EnginePodState *ret, Error *error) {
@@ -474,11 +476,8 @@ int native_pod_load(Engine *engine, const EnginePod *pod, EnginePodState *ret, E
         }
         _cleanup_(native_pod_unrefp) _unused_ NativePod *held = native_pod_ref(p);
         r = native_pod_watch(p, error);
-        while (r >= 0 && p->settle) {
-                r = fiber_queue_wait(&p->changed);
-                if (r < 0)
-                        return error_set(error, r, "gave up waiting for the state of pod %s", p->id);
-        }
+        if (r >= 0)
+                r = native_pod_wait_seen(p, error);
         if (r < 0)
                 return r;
         p->up = true;
