@@ -72,6 +72,7 @@ static void receive(Client *c, size_t size) {
                         return;
                 size -= (size_t) n;
                 c->stuck = false;
+                turn(c, 4); /* the server writes more of what is stuck */
         }
 }
 
@@ -147,8 +148,8 @@ static void send_call(Client *c, Input *in) {
 static uint32_t take_stream(Client *c, Input *in) {
         uint8_t b = take(in);
 
-        /* Mostly one of the last streams. */
-        return b < 224 ? c->next_stream - 2 * (b % STREAMS) : b - 224;
+        /* Mostly one of the last streams, or the next. */
+        return b < 224 ? c->next_stream - 2 * MIN(b % STREAMS, c->next_stream / 2) : b - 224U;
 }
 
 static uint32_t take_value(Input *in) {
@@ -180,19 +181,19 @@ static void step(Client *c, Input *in) {
                 if (op & 128)
                         send_setting(c, 4, take_value(in));
                 else
-                        for (unsigned i = take(in) * 64U; i > 0; i--)
+                        for (unsigned i = take(in) * 8U; i > 0; i--)
                                 send_frame(c, 6, 0, 0, zeros, sizeof zeros);
                 break;
         case 13:
+                id = op & 128 ? 0 : take_stream(c, in);
                 put_word(word, take_value(in));
-                send_frame(c, 8, 0, op & 128 ? 0 : take_stream(c, in), word, sizeof word);
+                send_frame(c, 8, 0, id, word, sizeof word);
                 break;
         case 14:
                 turn(c, op >> 4);
                 break;
         case 15:
-                receive(c, take(in) * 2048U);
-                turn(c, op >> 4);
+                receive(c, take(in) * 1024U);
                 break;
         }
 }
@@ -271,6 +272,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (!event && (sd_event_new(&event) < 0 || grpc_server_new(event, methods, NULL, &server) < 0))
                 abort();
         if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) < 0)
+                abort();
+        /* Small, so that a few frames fill it and writes are stuck half-way. */
+        if (setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &(int) { 4096 }, sizeof(int)) < 0)
                 abort();
         c.event = event;
         c.fd = fds[1];
