@@ -24,6 +24,8 @@ EngineContainer container_engine_view(const Container *c, EnginePod *storage);
 /* (fiber) Takes back whatever was begun, shielded, and forgets the object. Best effort: what fails is logged. */
 void pod_undo(Pod *p);
 void container_undo(Container *c);
+/* Opens Pod.netns_fd, if the pod has a network namespace and it isn't open yet. */
+void pod_open_netns(Pod *p);
 /* (fiber) CNI DEL, if owed. */
 int pod_network_remove(Pod *p, Error *error);
 

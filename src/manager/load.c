@@ -164,6 +164,8 @@ static int load_pod(void *userdata) {
                         p->ips = TAKE_PTR(result.ips);
                 p->network_json = TAKE_PTR(result.json);
         }
+        if (p->network_added && state.running)
+                pod_open_netns(p);
         if (p->phase == POD_READY && !state.running)
                 p->phase = POD_NOT_READY;
         return 0;

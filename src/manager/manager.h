@@ -61,6 +61,7 @@ struct Pod {
         char **ips;            /* the primary first; NULL for the host's network */
         char *network_json;    /* the CNI result, or NULL */
         bool network_added;    /* DEL is owed */
+        int netns_fd;          /* keeps the network namespace for DEL when the pod process is gone; -1: none */
         bool removed;          /* no longer in the tables; references may live on */
         bool undoing, stopping;
         Fiber *starter;        /* runs pod_run(), borrowed; NULL once that is done */

@@ -1,3 +1,4 @@
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <limits.h>
 
@@ -38,6 +39,7 @@ Pod *pod_unref(Pod *p) {
         free(p->run_directory);
         strv_free(p->ips);
         free(p->network_json);
+        safe_close(p->netns_fd);
         free(p);
         return NULL;
 }
@@ -48,6 +50,7 @@ int pod_new(Manager *m, const char *id, Pod **ret) {
         if (!p)
                 return -ENOMEM;
         p->n_ref = 1;
+        p->netns_fd = -1;
         p->manager = m;
         memcpy(p->id, id, ID_LENGTH);
         p->unit = strprintf("rktlet-pod-%s.service", id);
@@ -66,6 +69,31 @@ bool pod_uses_host_network(const Pod *p) {
                c->linux.security_context.namespace_options.network == runtime_v1_NamespaceMode_NODE;
 }
 
+/* An absolute path without "..": the kubelet's, or somebody's mistake. */
+static bool log_directory_is_fine(const char *path) {
+        if (path[0] != '/' || strlen(path) >= PATH_MAX)
+                return false;
+        for (const char *p = path; (p = strstr(p, "/..")); p++)
+                if (p[3] == '/' || !p[3])
+                        return false;
+        return true;
+}
+
+static int pod_check_port(const runtime_v1_PortMapping *pm, Error *error) {
+        struct in6_addr address;
+
+        if (pm->host_port < 0 || pm->host_port > UINT16_MAX || pm->container_port < 0 || pm->container_port > UINT16_MAX)
+                return error_setf(error, GRPC_INVALID_ARGUMENT,
+                                  "port mapping of container port %d to host port %d is outside 0 to 65535",
+                                  pm->container_port, pm->host_port);
+        if (!isempty(pm->host_ip) && inet_pton(AF_INET, pm->host_ip, &address) != 1 &&
+            inet_pton(AF_INET6, pm->host_ip, &address) != 1)
+                return error_setf(error, GRPC_INVALID_ARGUMENT,
+                                  "host_ip \"%s\" of the mapping of host port %d is no IP address", pm->host_ip,
+                                  pm->host_port);
+        return 0;
+}
+
 static int pod_check_config(Pod *p, Error *error) {
         const runtime_v1_PodSandboxConfig *c = &p->request.config;
         const struct {
@@ -75,25 +103,27 @@ static int pod_check_config(Pod *p, Error *error) {
                 { "namespace", c->metadata.namespace },
                 { "uid", c->metadata.uid },
         };
+        int r;
 
-        for (size_t i = 0; i < ELEMENTSOF(names); i++)
-                if (strlen(strempty(names[i].value)) > POD_NAME_PART_MAX)
+        for (size_t i = 0; i < ELEMENTSOF(names); i++) {
+                if (isempty(names[i].value))
+                        return error_setf(error, GRPC_INVALID_ARGUMENT,
+                                          "config.metadata.%s is empty: a pod sandbox is told apart by its name, namespace "
+                                          "and uid", names[i].field);
+                if (strlen(names[i].value) > POD_NAME_PART_MAX)
                         return error_setf(error, GRPC_INVALID_ARGUMENT, "config.metadata.%s is longer than %u bytes",
                                           names[i].field, POD_NAME_PART_MAX);
-        if (isempty(c->metadata.name))
-                return error_setf(error, GRPC_INVALID_ARGUMENT,
-                                  "config.metadata.name is empty: a pod sandbox needs a name");
+        }
         if (strlen(strempty(c->hostname)) > HOSTNAME_MAX)
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "config.hostname is longer than %u bytes, the most "
                                   "Linux takes", HOSTNAME_MAX);
+        if (!isempty(c->log_directory) && !log_directory_is_fine(c->log_directory))
+                return error_setf(error, GRPC_INVALID_ARGUMENT,
+                                  "config.log_directory \"%.200s\" is no absolute path without \"..\"", c->log_directory);
         for (size_t i = 0; i < c->port_mappings_count; i++) {
-                const runtime_v1_PortMapping *pm = &c->port_mappings[i];
-
-                if (pm->host_port < 0 || pm->host_port > UINT16_MAX || pm->container_port < 0 ||
-                    pm->container_port > UINT16_MAX)
-                        return error_setf(error, GRPC_INVALID_ARGUMENT,
-                                          "port mapping %zu (container port %d, host port %d) is outside 0 to 65535", i,
-                                          pm->container_port, pm->host_port);
+                r = pod_check_port(&c->port_mappings[i], error);
+                if (r < 0)
+                        return r;
         }
         return 0;
 }
@@ -240,6 +270,9 @@ static int pod_network_add(Pod *p, Error *error) {
                 return r;
         if (!netns)
                 return 0;
+        p->netns_fd = open(netns, O_RDONLY | O_CLOEXEC);
+        if (p->netns_fd < 0)
+                return error_set(error, -errno, "cannot open the network namespace of pod %s", p->id);
         r = pod_cni_view(p, netns, &cni, &ports);
         if (r < 0 || (c->has_dns_config && (strv_from_list(c->dns_config.servers, c->dns_config.servers_count, &servers) < 0 ||
                       strv_from_list(c->dns_config.searches, c->dns_config.searches_count, &searches) < 0 ||
@@ -258,26 +291,36 @@ static int pod_network_add(Pod *p, Error *error) {
         return 0;
 }
 
-int pod_network_remove(Pod *p, Error *error) {
-        _cleanup_free_ CniPortMapping *ports = NULL;
+/* The namespace of a pod whose process is gone is still ours: plugins that look into it for what to take down on the
+ * host (masquerading, port mappings) find it. After a reboot there is none, and DEL frees the address. */
+void pod_open_netns(Pod *p) {
         _cleanup_free_ char *netns = NULL;
         EnginePod view = pod_engine_view(p);
+
+        if (p->netns_fd >= 0 ||
+            p->manager->engine->ops->pod_netns(p->manager->engine, &view, &netns, NULL) < 0 || !netns)
+                return;
+        p->netns_fd = open(netns, O_RDONLY | O_CLOEXEC);
+}
+
+int pod_network_remove(Pod *p, Error *error) {
+        _cleanup_free_ CniPortMapping *ports = NULL;
+        char netns[64];
         CniPod cni;
         int r;
 
         if (!p->network_added)
                 return 0;
-        /* A pod that is down has no namespace any more; DEL still frees its address. */
-        r = p->manager->engine->ops->pod_netns(p->manager->engine, &view, &netns, NULL);
-        if (r < 0)
-                netns = NULL;
-        r = pod_cni_view(p, netns, &cni, &ports);
+        pod_open_netns(p);
+        (void) snprintf(netns, sizeof netns, "/proc/%d/fd/%d", getpid(), p->netns_fd);
+        r = pod_cni_view(p, p->netns_fd >= 0 ? netns : NULL, &cni, &ports);
         if (r < 0)
                 return error_oom(error);
         r = cni_del(p->manager->cni, &cni, error);
         if (r < 0)
                 return error_prefix(error, r, "cannot take down the network of pod %s", p->id);
         p->network_added = false;
+        p->netns_fd = safe_close(p->netns_fd);
         return 0;
 }
 

@@ -40,7 +40,7 @@ static int e_pod_start(Engine *e, const EnginePod *p, EnginePodState *ret, Error
         return r;
 }
 static int e_pod_netns(Engine *e, const EnginePod *p, char **ret, Error *error) {
-        *ret = strdup("/proc/1/ns/net");
+        *ret = strdup("/proc/self/ns/net");
         return 0;
 }
 static int e_pod_stop(Engine *e, const EnginePod *p, Error *error) {
@@ -488,9 +488,58 @@ static void test_damaged_files_cost_only_their_own_object(void) {
         end();
 }
 
+static int run_changed(void (*change)(runtime_v1_PodSandboxConfig *c)) {
+        runtime_v1_RunPodSandboxRequest q = {
+                .has_config = true,
+                .config = {
+                        .has_metadata = true,
+                        .metadata = { .name = (char *) "n", .namespace = (char *) "default", .uid = (char *) "u" },
+                },
+        };
+        void *data;
+        size_t size;
+        Pod *p;
+        int r;
+
+        change(&q.config);
+        CHECK_EQ(message_encode(runtime_v1_RunPodSandboxRequest_fields, &q, NULL, 1 << 20, &data, &size, NULL), 0);
+        r = pod_run(manager, data, size, &p, NULL);
+        free(data);
+        return r;
+}
+
+static void no_namespace(runtime_v1_PodSandboxConfig *c) {
+        c->metadata.namespace = NULL;
+}
+static void no_uid(runtime_v1_PodSandboxConfig *c) {
+        c->metadata.uid = NULL;
+}
+static void relative_log_directory(runtime_v1_PodSandboxConfig *c) {
+        c->log_directory = (char *) "var/log";
+}
+static void log_directory_upwards(runtime_v1_PodSandboxConfig *c) {
+        c->log_directory = (char *) "/var/log/..";
+}
+static void no_slice(runtime_v1_PodSandboxConfig *c) {
+        c->has_linux = true;
+        c->linux.cgroup_parent = (char *) "/kubepods/pod1";
+}
+static void bad_host_ip(runtime_v1_PodSandboxConfig *c) {
+        static runtime_v1_PortMapping pm = { .container_port = 80, .host_port = 80, .host_ip = (char *) "1.2.3" };
+
+        c->port_mappings = &pm;
+        c->port_mappings_count = 1;
+}
+
 static int bad_requests(void *userdata) {
+        void (*const changes[])(runtime_v1_PodSandboxConfig *) = {
+                no_namespace, no_uid, relative_log_directory, log_directory_upwards, no_slice, bad_host_ip,
+        };
         _cleanup_error_ Error e = ERROR_INIT;
         Pod *p;
+
+        for (size_t i = 0; i < ELEMENTSOF(changes); i++)
+                CHECK_EQ(run_changed(changes[i]), -EINVAL);
 
         CHECK_EQ(pod_run(manager, "", 0, &p, &e), -EINVAL);
         CHECK_EQ(pod_run(manager, "\xff\xff", 2, &p, NULL), -EINVAL);
