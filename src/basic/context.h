@@ -1,6 +1,7 @@
 #pragma once
 /* A stack with somebody on it: what a fiber is left from and come back to. Switching is a few instructions on x86-64
- * and aarch64 (context.S), and swapcontext(3), which costs a system call, elsewhere. AddressSanitizer is told of each. */
+ * and aarch64 (context.S), and swapcontext(3), which costs a system call, elsewhere. AddressSanitizer is told of each.
+ */
 
 #include "basic/macro.h"
 

@@ -72,7 +72,8 @@ static void *stack_new(void) {
 
         if (scheduler.n_stacks > 0)
                 return scheduler.stacks[--scheduler.n_stacks];
-        p = mmap(NULL, GUARD_SIZE + STACK_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+        p = mmap(NULL, GUARD_SIZE + STACK_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1,
+                 0);
         if (p == MAP_FAILED)
                 return NULL;
         if (mprotect((char *) p + GUARD_SIZE, STACK_SIZE, PROT_READ | PROT_WRITE) < 0) {
@@ -171,7 +172,8 @@ static int scheduler_attach(sd_event *event) {
         if (scheduler.n_fibers > 0)
                 return -EBUSY;
         if (scheduler.defer)
-                (void) sd_event_source_set_floating(scheduler.defer, false), sd_event_source_disable_unref(scheduler.defer);
+                (void) sd_event_source_set_floating(scheduler.defer, false),
+                                sd_event_source_disable_unref(scheduler.defer);
         r = sd_event_add_defer(event, &s, on_defer, NULL);
         if (r < 0)
                 return r;
@@ -286,7 +288,8 @@ static int on_deadline(sd_event_source *s, uint64_t usec, void *userdata) {
         return 0;
 }
 
-static int arm_timer(Fiber *f, sd_event_source **s, uint64_t usec, uint64_t accuracy, sd_event_time_handler_t handler) {
+static int arm_timer(Fiber *f, sd_event_source **s, uint64_t usec, uint64_t accuracy,
+                     sd_event_time_handler_t handler) {
         int r;
 
         if (!*s)
@@ -313,8 +316,8 @@ int fiber_set_deadline(Fiber *f, uint64_t usec) {
         }
         /* A far deadline need not be kept to the microsecond: so those of many requests share one wake-up. */
         now = now_usec(CLOCK_MONOTONIC);
-        return arm_timer(f, &f->deadline_source, usec, MIN(usec > now ? (usec - now) / 64 + 1 : 1, 250 * USEC_PER_MSEC),
-                         on_deadline);
+        return arm_timer(f, &f->deadline_source, usec,
+                         MIN(usec > now ? (usec - now) / 64 + 1 : 1, 250 * USEC_PER_MSEC), on_deadline);
 }
 
 uint64_t fiber_deadline(const Fiber *f) {

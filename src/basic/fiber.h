@@ -1,9 +1,9 @@
 #pragma once
-/* Fibers: a request runs on a small stack of its own and reads from top to bottom; whenever it waits, the sd-event loop
- * goes on with the others. No threads: a fiber is only ever left inside one of the wait functions below.
+/* Fibers: a request runs on a small stack of its own and reads from top to bottom; whenever it waits, the sd-event
+ * loop goes on with the others. No threads: a fiber is only ever left inside one of the wait functions below.
  *
- * Cancellation: fiber_cancel() makes the current wait, and every later one, return -ECANCELED. A deadline does the same
- * with -ETIME. Code that undoes what was begun and has to wait for it runs shielded (fiber_shield()): there waits
+ * Cancellation: fiber_cancel() makes the current wait, and every later one, return -ECANCELED. A deadline does the
+ * same with -ETIME. Code that undoes what was begun and has to wait for it runs shielded (fiber_shield()): there waits
  * ignore both. */
 
 #include <sys/wait.h>

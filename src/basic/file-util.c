@@ -152,8 +152,9 @@ int read_fd(int fd, size_t max, char **ret, size_t *ret_size) {
                 ssize_t n;
 
                 if (allocated - size < 2) {
-                        size_t want = size == 0 && S_ISREG(st.st_mode) && st.st_size > 0 ? (size_t) st.st_size + 2
-                                                                                        : MAX(allocated * 2, (size_t) READ_CHUNK);
+                        size_t want = size == 0 && S_ISREG(st.st_mode) && st.st_size > 0
+                                                      ? (size_t) st.st_size + 2
+                                                      : MAX(allocated * 2, (size_t) READ_CHUNK);
                         char *p = realloc(data, want);
 
                         if (!p)
@@ -269,7 +270,8 @@ static int foreach_name(int fd, int (*func)(int dir_fd, const char *name, void *
 
 /* Opens a child directory that is on the same mount and no symlink. */
 static int open_child_directory(int dir_fd, const char *name) {
-        int fd = openat2_call(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS);
+        int fd = openat2_call(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0,
+                              RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS);
 
         return fd == -EXDEV ? -EBUSY : fd;
 }

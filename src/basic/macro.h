@@ -11,6 +11,13 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+/* What gcc defines under AddressSanitizer, clang says in another way. */
+#if !defined(__SANITIZE_ADDRESS__) && defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#endif
+
 #define _cleanup_(f) __attribute__((__cleanup__(f)))
 #define _printf_(a, b) __attribute__((__format__(printf, a, b)))
 #define _unused_ __attribute__((__unused__))

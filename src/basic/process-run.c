@@ -218,8 +218,8 @@ static void run_kill(Run *run) {
         (void) syscall(SYS_pidfd_send_signal, run->pidfd, SIGKILL, NULL, 0U);
 }
 
-/* What is still in the pipes when the child is gone. Whoever inherited them may hold them open, and fill them, for ever:
- * no more is read than can be kept. */
+/* What is still in the pipes when the child is gone. Whoever inherited them may hold them open, and fill them, for
+ * ever: no more is read than can be kept. */
 static void run_drain(Run *run) {
         for (size_t i = 0; i < ELEMENTSOF(run->streams); i++)
                 while (run->streams[i].fd >= 0 && !run->streams[i].truncated && stream_read(&run->streams[i]) > 0)

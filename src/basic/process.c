@@ -11,8 +11,8 @@
 
 #include "basic/file-util.h"
 
-/* As vfork(2): the child borrows our memory and we stand still until it has executed the program, so that nothing needs
- * to be copied however large we are. It has a stack of its own, no signal handlers, and all signals blocked.
+/* As vfork(2): the child borrows our memory and we stand still until it has executed the program, so that nothing
+ * needs to be copied however large we are. It has a stack of its own, no signal handlers, and all signals blocked.
  * AddressSanitizer doesn't bear a stack it doesn't know; there and on other machines the child gets a copy. */
 #if (defined(__x86_64__) || defined(__aarch64__)) && !defined(__SANITIZE_ADDRESS__)
 #define SHARE_MEMORY 1
@@ -116,7 +116,8 @@ long clone3_call(struct clone_args *args, size_t size, void (*func)(void *), voi
 /* Returns when the child has executed its program or ended: the pid, or a negative errno. */
 static pid_t clone_child(Child *c, int *ret_pidfd) {
         struct clone_args args = {
-                .flags = CLONE_VFORK | CLONE_PIDFD | CLONE_CLEAR_SIGHAND | (c->options->cgroup_fd > 0 ? CLONE_INTO_CGROUP : 0),
+                .flags = CLONE_VFORK | CLONE_PIDFD | CLONE_CLEAR_SIGHAND |
+                         (c->options->cgroup_fd > 0 ? CLONE_INTO_CGROUP : 0),
                 .pidfd = (uint64_t) (uintptr_t) ret_pidfd,
                 .exit_signal = SIGCHLD,
                 .cgroup = c->options->cgroup_fd > 0 ? (uint64_t) c->options->cgroup_fd : 0,
@@ -149,8 +150,10 @@ static bool is_spared(void) {
         return cached;
 }
 
-int process_spawn_with(const ProcessOptions *o, const int std[static 3], pid_t *ret_pid, int *ret_pidfd, Error *error) {
-        static const char *const default_env[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL };
+int process_spawn_with(const ProcessOptions *o, const int std[static 3], pid_t *ret_pid, int *ret_pidfd,
+                       Error *error) {
+        static const char *const default_env[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                                                   NULL };
         _cleanup_free_ int *fds = calloc(3 + o->n_pass_fds, sizeof(int));
         Child child = {
                 .options = o,

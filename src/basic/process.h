@@ -1,8 +1,8 @@
 #pragma once
-/* Child processes: started with clone3 (pidfd, optionally straight into a cgroup), waited for in a fiber, output caught
- * with a bound. After the clone the child only makes system calls and execs; it has no descriptor but those it is given.
- * Signal dispositions and mask, the soft limit of open files and the OOM score are those of an ordinary process, whatever
- * the daemon has. */
+/* Child processes: started with clone3 (pidfd, optionally straight into a cgroup), waited for in a fiber, output
+ * caught with a bound. After the clone the child only makes system calls and execs; it has no descriptor but those it
+ * is given. Signal dispositions and mask, the soft limit of open files and the OOM score are those of an ordinary
+ * process, whatever the daemon has. */
 
 #include "basic/error.h"
 #include "basic/macro.h"

@@ -87,7 +87,8 @@ static int wait_bus(void *userdata) {
         CHECK(sd_bus_message_new_method_call(bus_client, &m, NULL, "/", "a.b", userdata ? userdata : "Silent") >= 0);
         r = fiber_bus_call(bus_client, m, 0, &error, &reply);
         CHECK(r >= 0 ? reply != NULL : !reply);
-        CHECK_EQ(sd_bus_error_is_set(&error), r == -EOPNOTSUPP || r == -ENOTCONN || r == -ECONNRESET || r == -ETIMEDOUT);
+        CHECK_EQ(sd_bus_error_is_set(&error),
+                 r == -EOPNOTSUPP || r == -ENOTCONN || r == -ECONNRESET || r == -ETIMEDOUT);
         return r;
 }
 
@@ -162,7 +163,8 @@ static int cancel_each(void *userdata) {
                         /* One that is cancelled already doesn't begin to wait. */
                         if (by_deadline)
                                 continue;
-                        CHECK_EQ(fiber_spawn(event, "late", cancelled_waiter, (void *) (uintptr_t) waits[i], NULL, &f), 0);
+                        CHECK_EQ(fiber_spawn(event, "late", cancelled_waiter, (void *) (uintptr_t) waits[i], NULL, &f),
+                                 0);
                         CHECK(fiber_is_done(f));
                         CHECK_EQ(fiber_result(f), -ECANCELED);
                         fiber_unref(f);
@@ -372,7 +374,8 @@ static int queue_order(void *userdata) {
 
         n_steps = 0;
         for (int i = 0; i < N; i++)
-                CHECK_EQ(fiber_spawn(event, "waiter", queue_waiter, (void *) (uintptr_t) (i / 2), NULL, &fibers[i]), 0);
+                CHECK_EQ(fiber_spawn(event, "waiter", queue_waiter, (void *) (uintptr_t) (i / 2), NULL, &fibers[i]),
+                         0);
         /* Every other one leaves the queue before its time: the first, the last, and those between. */
         for (int i = 1; i < N; i += 2)
                 fiber_cancel(fibers[i]);
@@ -677,7 +680,8 @@ TEST_MAIN(TEST_CASE(test_thousands_sleep_and_are_joined),
           TEST_CASE(test_destroy_is_called_once_when_it_has_ended),
           TEST_CASE(test_a_bus_call_ends_with_the_reply_the_error_or_the_connection),
           TEST_CASE(test_wake_ups_meant_for_another_wait_end_none),
-          TEST_CASE(test_a_queue_wakes_all_in_order_and_can_be_left), TEST_CASE(test_a_deadline_holds_until_it_is_replaced),
+          TEST_CASE(test_a_queue_wakes_all_in_order_and_can_be_left),
+          TEST_CASE(test_a_deadline_holds_until_it_is_replaced),
           TEST_CASE(test_a_lock_given_to_a_cancelled_fiber_goes_on_to_the_next),
           TEST_CASE(test_the_end_is_told_first_to_destroy_and_then_to_joiners), TEST_CASE(test_fibers_start_fibers),
           TEST_CASE(test_each_fiber_has_its_floating_point_mode),

@@ -190,7 +190,8 @@ static void make_deep(const char *name, int depth) {
         (void) close(here);
 }
 
-/* Each level is work where the file system is no memory; with RKTLET_TEST_LONG set it is as deep as is ever asked of. */
+/* Each level is work where the file system is no memory; with RKTLET_TEST_LONG set it is as deep as is ever asked of.
+ */
 static void test_a_tree_of_any_depth_is_removed_in_bounded_memory_and_descriptors(void) {
         struct rlimit old, limit;
         struct rusage before, after;
@@ -287,7 +288,8 @@ static void test_a_mount_in_the_tree_is_not_crossed(void) {
 }
 
 static void test_paths_resolve_inside_the_root(void) {
-        static const char *const inside[] = { "/etc/passwd", "link/passwd", "up/passwd", "../etc/passwd", "/../../etc/passwd" };
+        static const char *const inside[] = { "/etc/passwd", "link/passwd", "up/passwd", "../etc/passwd",
+                                              "/../../etc/passwd" };
         _cleanup_close_ int file = -1, root = -1;
         struct stat a, b;
 

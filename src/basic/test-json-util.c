@@ -17,7 +17,9 @@ static void test_members_are_got_by_type(void) {
 }
 
 static void test_what_is_not_json_is_an_error_that_says_where(void) {
-        static const char *const bad[] = { "", "{", "{\"a\":}", "nonsense", "[1,]", "\"\xff\"", "\"a\\u0000b\"", "{} x", "[1e999]" };
+        static const char *const bad[] = { "",       "{",        "{\"a\":}",      "nonsense",
+                                           "[1,]",   "\"\xff\"", "\"a\\u0000b\"", "{} x",
+                                           "[1e999]" };
 
         for (size_t i = 0; i < ELEMENTSOF(bad); i++) {
                 _cleanup_error_ Error e = ERROR_INIT;

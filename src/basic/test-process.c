@@ -58,7 +58,9 @@ static void test_input_output_and_status_come_through(void) {
 
 static int bounded(void *userdata) {
         _cleanup_(process_result_done) ProcessResult r = {};
-        ProcessOptions o = { .argv = SH("yes | head -c 3000000; yes | head -c 3000000 >&2"), .output_max = 1000, .error_max = 10 };
+        ProcessOptions o = { .argv = SH("yes | head -c 3000000; yes | head -c 3000000 >&2"),
+                             .output_max = 1000,
+                             .error_max = 10 };
 
         CHECK_EQ(process_run(&o, &r, NULL), 0);
         CHECK_EQ(r.status, 0);
@@ -339,10 +341,14 @@ static int failures(void *userdata) {
                 int error;
                 const char *words;
         } cases[] = {
-                { { .argv = (const char *const[]) { "/etc/passwd", NULL } }, -EACCES, "cannot execute /etc/passwd" },
-                { { .argv = SH("true"), .working_directory = "/nonexistent" }, -ENOENT, "working directory of /bin/sh" },
+                { { .argv = (const char *const[]){ "/etc/passwd", NULL } }, -EACCES, "cannot execute /etc/passwd" },
+                { { .argv = SH("true"), .working_directory = "/nonexistent" },
+                  -ENOENT,
+                  "working directory of /bin/sh" },
                 { { .argv = SH("true"), .cgroup_fd = no_cgroup }, -EBADF, "cannot start /bin/sh" },
-                { { .argv = SH("true"), .pass_fds = (const int[]) { 999 }, .n_pass_fds = 1 }, -EBADF, "descriptor to /bin/sh" },
+                { { .argv = SH("true"), .pass_fds = (const int[]){ 999 }, .n_pass_fds = 1 },
+                  -EBADF,
+                  "descriptor to /bin/sh" },
         };
 
         for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
@@ -395,7 +401,10 @@ static void test_a_spawned_child_is_waited_for_by_its_descriptor(void) {
 
 static int one_of_many(void *userdata) {
         _cleanup_(process_result_done) ProcessResult r = {};
-        ProcessOptions o = { .argv = SH("read x; sleep 0.05; echo $x"), .output_max = 100, .input = userdata, .input_size = strlen(userdata) };
+        ProcessOptions o = { .argv = SH("read x; sleep 0.05; echo $x"),
+                             .output_max = 100,
+                             .input = userdata,
+                             .input_size = strlen(userdata) };
 
         CHECK_EQ(process_run(&o, &r, NULL), 0);
         CHECK_STREQ(r.output, userdata);
@@ -409,7 +418,8 @@ static int side_by_side(void *userdata) {
 
         for (int i = 0; i < N; i++) {
                 (void) snprintf(texts[i], sizeof texts[i], "text %d\n", i);
-                CHECK_EQ(fiber_spawn(fiber_event(fiber_current()), "child", one_of_many, texts[i], NULL, &fibers[i]), 0);
+                CHECK_EQ(fiber_spawn(fiber_event(fiber_current()), "child", one_of_many, texts[i], NULL, &fibers[i]),
+                         0);
         }
         for (int i = 0; i < N; i++) {
                 CHECK_EQ(fiber_join(fibers[i], NULL), 0);

@@ -31,7 +31,8 @@ static void test_numbers_are_whole_and_bounded(void) {
 
 static void test_utf8_is_judged_as_rfc_3629_does(void) {
         const char *const good[] = { "", "a", "\xc3\xa4", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\xef\xbf\xbd" };
-        const char *const bad[] = { "\x80", "\xc0\x80", "\xc3", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xff" };
+        const char *const bad[] = { "\x80",         "\xc0\x80",         "\xc3", "\xe0\x80\x80",
+                                    "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xff" };
         _cleanup_free_ char *s = NULL;
 
         for (size_t i = 0; i < ELEMENTSOF(good); i++)

@@ -30,8 +30,8 @@ int cni_cache_write(const char *directory, const char *pod_id, const CniCache *c
         if (!path)
                 return error_oom(error);
         j = json_pack("{s:i, s:{s:s, s:s, s:O}, s:s, s:s, s:O, s:O?}", "version", CACHE_VERSION, "network", "name",
-                      c->network.name, "cniVersion", c->network.version, "plugins", c->network.plugins, "args", c->args,
-                      "netns", strempty(c->netns), "capabilityArgs", c->capability_args, "result", c->result);
+                      c->network.name, "cniVersion", c->network.version, "plugins", c->network.plugins, "args",
+                      c->args, "netns", strempty(c->netns), "capabilityArgs", c->capability_args, "result", c->result);
         text = j ? json_dumps(j, JSON_COMPACT) : NULL;
         if (!text)
                 return error_oom(error);

@@ -39,8 +39,8 @@ static int version_rank(const char *v) {
         return -1;
 }
 
-/* The highest that both we and the configuration know: of "cniVersions", or "cniVersion", or what is assumed where there
- * is neither. */
+/* The highest that both we and the configuration know: of "cniVersions", or "cniVersion", or what is assumed where
+ * there is neither. */
 static int version_select(const json_t *list, const char *file, const char **ret, Error *error) {
         const char *version = json_get_string(list, "cniVersion");
         int best = version_rank(version ? version : known_versions[0]);
@@ -51,8 +51,9 @@ static int version_select(const json_t *list, const char *file, const char **ret
                 if (json_is_string(v))
                         best = MAX(best, version_rank(json_string_value(v)));
         if (best < 0)
-                return error_setf(error, GRPC_FAILED_PRECONDITION, "%s: cniVersion \"%s\" is not supported (%s to %s are)",
-                                  file, strempty(version), known_versions[0], known_versions[ELEMENTSOF(known_versions) - 1]);
+                return error_setf(error, GRPC_FAILED_PRECONDITION,
+                                  "%s: cniVersion \"%s\" is not supported (%s to %s are)", file, strempty(version),
+                                  known_versions[0], known_versions[ELEMENTSOF(known_versions) - 1]);
         *ret = known_versions[best];
         return 0;
 }

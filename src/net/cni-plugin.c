@@ -45,7 +45,8 @@ static int plugin_environment(const CniRuntime *runtime, const char *command, ch
             strv_extendf(&env, "CNI_CONTAINERID=%s", runtime->container_id) < 0 ||
             strv_extendf(&env, "CNI_NETNS=%s", strempty(runtime->netns)) < 0 ||
             strv_extend(&env, "CNI_IFNAME=" CNI_INTERFACE) < 0 ||
-            strv_extendf(&env, "CNI_ARGS=%s", strempty(runtime->args)) < 0 || strv_extendf(&env, "CNI_PATH=%s", path) < 0 ||
+            strv_extendf(&env, "CNI_ARGS=%s", strempty(runtime->args)) < 0 ||
+            strv_extendf(&env, "CNI_PATH=%s", path) < 0 ||
             /* Plugins call iptables, nft and the like. */
             strv_extend(&env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") < 0)
                 return -ENOMEM;
@@ -78,7 +79,8 @@ static int plugin_failed(const CniRuntime *runtime, const char *type, const char
                 words[strcspn(words, "\n")] = 0;
         return error_setf(error, code, "CNI plugin \"%s\" of network \"%s\" %s at %s: %s%s%s%s", type,
                           runtime->network_name, process_result_describe(result), command,
-                          isempty(words) ? "it said nothing" : words, isempty(details) ? "" : ": ", strempty(details), number);
+                          isempty(words) ? "it said nothing" : words, isempty(details) ? "" : ": ", strempty(details),
+                          number);
 }
 
 int cni_plugin_run(const CniRuntime *runtime, const char *command, const json_t *plugin, const json_t *prev_result,
@@ -116,8 +118,9 @@ int cni_plugin_run(const CniRuntime *runtime, const char *command, const json_t 
         if (!ret)
                 return 0;
         if (result.output_truncated)
-                return error_setf(error, GRPC_INTERNAL, "CNI plugin \"%s\" of network \"%s\" printed more than %u bytes at %s",
-                                  type, runtime->network_name, OUTPUT_MAX, command);
+                return error_setf(error, GRPC_INTERNAL,
+                                  "CNI plugin \"%s\" of network \"%s\" printed more than %u bytes at %s", type,
+                                  runtime->network_name, OUTPUT_MAX, command);
         if (strspn(result.output, " \t\r\n") < result.output_size) {
                 r = json_parse(result.output, result.output_size, &j, error);
                 if (r < 0 || !json_is_object(j)) {

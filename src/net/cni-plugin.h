@@ -17,7 +17,7 @@ typedef struct CniRuntime {
         uint64_t timeout_usec;
 } CniRuntime;
 
-/* (fiber) Runs the plugin with the command "ADD" or "DEL"; prev_result may be NULL. *ret (may be NULL) gets the result,
- * a new reference, NULL where the plugin printed none. The plugin's own words are in the error. */
+/* (fiber) Runs the plugin with the command "ADD" or "DEL"; prev_result may be NULL. *ret (may be NULL) gets the
+ * result, a new reference, NULL where the plugin printed none. The plugin's own words are in the error. */
 int cni_plugin_run(const CniRuntime *runtime, const char *command, const json_t *plugin, const json_t *prev_result,
                    json_t **ret, Error *error);

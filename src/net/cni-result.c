@@ -23,7 +23,8 @@ static int add_ip(char ***ips, const char *address, Error *error) {
         if (!ip)
                 return error_oom(error);
         if (inet_pton(AF_INET, ip, &unused) != 1 && inet_pton(AF_INET6, ip, &unused) != 1)
-                return error_setf(error, GRPC_INTERNAL, "the CNI result's \"%.100s\" is no address", strempty(address));
+                return error_setf(error, GRPC_INTERNAL, "the CNI result's \"%.100s\" is no address",
+                                  strempty(address));
         if (strv_contains(*ips, ip))
                 return 0;
         if (strv_length(*ips) >= ADDRESSES_MAX)

@@ -111,7 +111,8 @@ static json_t *capability_args(const CniPod *pod) {
         }
         if (json_array_size(ports) > 0 && json_object_set(args, "portMappings", ports) < 0)
                 return NULL;
-        if (strv_length(pod->dns_servers) > 0 || strv_length(pod->dns_searches) > 0 || strv_length(pod->dns_options) > 0) {
+        if (strv_length(pod->dns_servers) > 0 || strv_length(pod->dns_searches) > 0 ||
+            strv_length(pod->dns_options) > 0) {
                 dns = json_object();
                 if (!dns || json_object_set_new(dns, "servers", json_from_strv(pod->dns_servers)) < 0 ||
                     json_object_set_new(dns, "searches", json_from_strv(pod->dns_searches)) < 0 ||
@@ -138,7 +139,8 @@ static bool arg_is_safe(const char *s) {
 }
 
 static char *pod_args(const CniPod *pod) {
-        return strprintf("IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_INFRA_CONTAINER_ID=%s;K8S_POD_UID=%s",
+        return strprintf("IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;"
+                         "K8S_POD_INFRA_CONTAINER_ID=%s;K8S_POD_UID=%s",
                          strempty(pod->namespace_), strempty(pod->name), pod->id, strempty(pod->uid));
 }
 
@@ -155,8 +157,8 @@ static CniRuntime runtime_new(const Cni *c, const char *pod_id, const CniCache *
         };
 }
 
-/* In reverse order, all of them even if one fails: what the others hold must be freed. The cache goes when all are done,
- * and stays otherwise, for another try. */
+/* In reverse order, all of them even if one fails: what the others hold must be freed. The cache goes when all are
+ * done, and stays otherwise, for another try. */
 static int run_del(Cni *c, const char *pod_id, const char *netns, const CniCache *cache, Error *error) {
         CniRuntime runtime = runtime_new(c, pod_id, cache, netns);
         /* Plugins of earlier versions don't know it at DEL. */
@@ -164,8 +166,8 @@ static int run_del(Cni *c, const char *pod_id, const char *netns, const CniCache
         int r = 0;
 
         for (size_t i = json_array_size(cache->network.plugins); i > 0; i--) {
-                int k = cni_plugin_run(&runtime, "DEL", json_array_get(cache->network.plugins, i - 1), prev_result, NULL,
-                                       error);
+                int k = cni_plugin_run(&runtime, "DEL", json_array_get(cache->network.plugins, i - 1), prev_result,
+                                       NULL, error);
 
                 if (k < 0 && r >= 0)
                         r = k;
@@ -191,7 +193,8 @@ static int run_add(Cni *c, const CniPod *pod, CniCache *cache, Error *error) {
                 }
         }
         if (!cache->result)
-                return error_setf(error, GRPC_INTERNAL, "the plugins of CNI network \"%s\" printed no result", cache->network.name);
+                return error_setf(error, GRPC_INTERNAL, "the plugins of CNI network \"%s\" printed no result",
+                                  cache->network.name);
         return cni_cache_write(c->cache_directory, pod->id, cache, error);
 }
 
@@ -215,7 +218,8 @@ static int cni_cache_new(Cni *c, const CniPod *pod, CniCache *ret, Error *error)
                 return r;
         if (!arg_is_safe(pod->namespace_) || !arg_is_safe(pod->name) || !arg_is_safe(pod->uid))
                 return error_setf(error, GRPC_INVALID_ARGUMENT,
-                                  "the pod's name, namespace or uid has a \";\", \"=\" or newline, which CNI cannot carry");
+                                  "the pod's name, namespace or uid has a \";\", \"=\" or newline, which CNI cannot "
+                                  "carry");
         cache.capability_args = capability_args(pod);
         cache.args = pod_args(pod);
         cache.netns = strdup(strempty(pod->netns_path));

@@ -39,20 +39,22 @@ typedef struct CniPod {
         const CniPortMapping *port_mappings;
         size_t n_port_mappings;
         char *const *dns_servers, *const *dns_searches, *const *dns_options; /* capability dns */
-        uint64_t ingress_rate, ingress_burst, egress_rate, egress_burst;    /* capability bandwidth; 0: none */
+        /* Capability bandwidth, bits a second and bits. 0: no limit, and a burst as large as can be. */
+        uint64_t ingress_rate, ingress_burst, egress_rate, egress_burst;
 } CniPod;
 
 typedef struct CniResult {
-        char **ips;    /* the pod's addresses without prefix length, the primary first (eth0's, in the result's order) */
+        char **ips; /* the pod's addresses without prefix length, the primary first (eth0's, in the result's order) */
         char *json;    /* the last plugin's result, for verbose status */
 } CniResult;
 void cni_result_done(CniResult *r);
 
-/* (fiber) The pod process has brought lo up already, so no loopback plugin is run. Runs ADD for the pods' network as eth0. When a plugin fails, DEL is run
- * for what was done, and the plugin's own words are in the error. */
+/* (fiber) Runs ADD for the pods' network as eth0. (The pod process has brought lo up already, so no loopback plugin is
+ * run.) When a plugin fails, or the caller gives up, DEL is run for all, and the plugin's own words are in the error. What
+ * couldn't be undone stays cached, for cni_del() or cni_collect(). A result without an address of the pod is an error. */
 int cni_add(Cni *c, const CniPod *pod, CniResult *ret, Error *error);
 /* (fiber) DEL with the cached configuration and result, so that it works when the folder has changed; nothing cached:
- * 0. Idempotent. */
+ * 0. Idempotent. After a failure it is owed still. Of the pod only id and netns_path are needed. */
 int cni_del(Cni *c, const CniPod *pod, Error *error);
 /* The cached result of a pod that was added before a restart; -ENOENT. */
 int cni_cached_result(Cni *c, const char *pod_id, CniResult *ret);

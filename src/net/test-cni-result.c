@@ -33,12 +33,14 @@ static void refuse(const char *text, const char *words) {
         CHECK(strstr(e.message, words));
 }
 
-static const char full[] = "{\"cniVersion\":\"1.0.0\",\"interfaces\":[{\"name\":\"cni0\"},{\"name\":\"veth1\",\"sandbox\":\"\"},"
-                           "{\"name\":\"net1\",\"sandbox\":\"/proc/1/ns/net\"},{\"name\":\"eth0\",\"sandbox\":\"/proc/1/ns/net\"}],"
-                           "\"ips\":[{\"interface\":0,\"address\":\"10.0.0.1/24\"},{\"interface\":2,\"address\":\"10.0.0.2/24\"},"
-                           "{\"interface\":3,\"address\":\"10.0.0.3/24\",\"gateway\":\"10.0.0.1\"},"
-                           "{\"interface\":3,\"address\":\"fd00::3/64\"},{\"interface\":3,\"address\":\"10.0.0.3/24\"}],"
-                           "\"routes\":[{\"dst\":\"0.0.0.0/0\"}],\"dns\":{}}";
+static const char full[] =
+                "{\"cniVersion\":\"1.0.0\",\"interfaces\":[{\"name\":\"cni0\"},{\"name\":\"veth1\",\"sandbox\":\"\"},"
+                "{\"name\":\"net1\",\"sandbox\":\"/proc/1/ns/net\"},{\"name\":\"eth0\",\"sandbox\":\"/proc/1/ns/"
+                "net\"}],"
+                "\"ips\":[{\"interface\":0,\"address\":\"10.0.0.1/24\"},{\"interface\":2,\"address\":\"10.0.0.2/24\"},"
+                "{\"interface\":3,\"address\":\"10.0.0.3/24\",\"gateway\":\"10.0.0.1\"},"
+                "{\"interface\":3,\"address\":\"fd00::3/64\"},{\"interface\":3,\"address\":\"10.0.0.3/24\"}],"
+                "\"routes\":[{\"dst\":\"0.0.0.0/0\"}],\"dns\":{}}";
 
 static void test_the_addresses_of_eth0_are_taken_in_order_and_once(void) {
         expect(full, "10.0.0.3 fd00::3");
@@ -66,7 +68,8 @@ static void test_what_is_no_address_is_refused(void) {
 
         refuse("{}", "no address");
         refuse("{\"ips\":{}}", "no address");
-        refuse("{\"ips\":[{\"interface\":0,\"address\":\"10.0.0.1/24\"}],\"interfaces\":[{\"name\":\"br\"}]}", "no address of the pod");
+        refuse("{\"ips\":[{\"interface\":0,\"address\":\"10.0.0.1/24\"}],\"interfaces\":[{\"name\":\"br\"}]}",
+               "no address of the pod");
         refuse("{\"ips\":[7]}", "is no address");
         refuse("{\"ips\":[{\"address\":5}]}", "is no address");
         refuse("{\"ips\":[{\"address\":\"/24\"}]}", "is no address");

@@ -183,9 +183,12 @@ static bool pod_has_address(const char *ip) {
                         if (!sa || !streq(a->ifa_name, "eth0"))
                                 continue;
                         if (sa->sa_family == AF_INET)
-                                (void) inet_ntop(AF_INET, &((const struct sockaddr_in *) (const void *) sa)->sin_addr, text, sizeof text);
+                                (void) inet_ntop(AF_INET, &((const struct sockaddr_in *) (const void *) sa)->sin_addr,
+                                                 text, sizeof text);
                         else if (sa->sa_family == AF_INET6)
-                                (void) inet_ntop(AF_INET6, &((const struct sockaddr_in6 *) (const void *) sa)->sin6_addr, text, sizeof text);
+                                (void) inet_ntop(AF_INET6,
+                                                 &((const struct sockaddr_in6 *) (const void *) sa)->sin6_addr, text,
+                                                 sizeof text);
                         else
                                 continue;
                         if (streq(text, ip))
@@ -202,10 +205,12 @@ static bool pod_has_address(const char *ip) {
 static void write_bridge(const char *more) {
         _cleanup_free_ char *conflist = NULL;
 
-        conflist = strprintf("{\"cniVersion\":\"1.0.0\",\"name\":\"pods\",\"plugins\":[{\"type\":\"bridge\",\"bridge\":\"cni0\","
-                             "\"isGateway\":true,\"ipam\":{\"type\":\"host-local\",\"dataDir\":\"%s/leases\",\"ranges\":"
-                             "[[{\"subnet\":\"10.99.0.0/24\"}],[{\"subnet\":\"fd00:99::/64\"}]]}}%s]}",
-                             directory, more);
+        conflist = strprintf(
+                        "{\"cniVersion\":\"1.0.0\",\"name\":\"pods\",\"plugins\":[{\"type\":\"bridge\",\"bridge\":"
+                        "\"cni0\","
+                        "\"isGateway\":true,\"ipam\":{\"type\":\"host-local\",\"dataDir\":\"%s/leases\",\"ranges\":"
+                        "[[{\"subnet\":\"10.99.0.0/24\"}],[{\"subnet\":\"fd00:99::/64\"}]]}}%s]}",
+                        directory, more);
         write_text("conf/10-pods.conflist", 0644, conflist);
 }
 
@@ -272,7 +277,9 @@ static void test_a_port_of_the_host_is_mapped(void) {
         if (a.r < 0)
                 fprintf(stderr, "%s\n", a.error.message);
         CHECK_EQ(a.r, 0);
-        CHECK_EQ(system("iptables-save -t nat 2>/dev/null | grep -q -- '--dport 8080 .*--to-destination 10.99.0.2:80'"), 0);
+        CHECK_EQ(system("iptables-save -t nat 2>/dev/null | grep -q -- '--dport 8080 .*--to-destination "
+                        "10.99.0.2:80'"),
+                 0);
         CHECK_EQ(del(), 0); /* which is not told of the ports again */
         CHECK(system("iptables-save -t nat 2>/dev/null | grep -q -- '--to-destination 10.99.0.2:80'") != 0);
         teardown();
@@ -349,7 +356,8 @@ static void test_pods_are_added_side_by_side(void) {
 
 static void test_a_plugin_that_does_not_know_the_version_says_so(void) {
         setup(0);
-        write_text("conf/1.conflist", 0644, "{\"cniVersion\":\"1.1.0\",\"name\":\"n\",\"plugins\":[{\"type\":\"loopback\"}]}");
+        write_text("conf/1.conflist", 0644,
+                   "{\"cniVersion\":\"1.1.0\",\"name\":\"n\",\"plugins\":[{\"type\":\"loopback\"}]}");
         _cleanup_call_ Call a = call(false);
         if (a.r >= 0)
                 TEST_SKIP("the installed plugins know 1.1.0");
@@ -360,7 +368,8 @@ static void test_a_plugin_that_does_not_know_the_version_says_so(void) {
 
 #define LIST(plugins) "{\"cniVersion\":\"0.4.0\",\"name\":\"n\",\"plugins\":[" plugins "]}"
 #define GOOD_RESULT "echo '{\"cniVersion\":\"0.4.0\",\"ips\":[{\"version\":\"4\",\"address\":\"10.1.1.5/24\"}]}'"
-#define RECORD "echo $0 $CNI_COMMAND $CNI_ARGS >> ${0%/bin/*}/calls; cat >> ${0%/bin/*}/input; echo >> ${0%/bin/*}/input; "
+#define RECORD                                                                                                        \
+        "echo $0 $CNI_COMMAND $CNI_ARGS >> ${0%/bin/*}/calls; cat >> ${0%/bin/*}/input; echo >> ${0%/bin/*}/input; "
 #define AT_ADD "[ $CNI_COMMAND = ADD ] || exit 0; "
 
 static void test_a_failing_plugin_is_quoted_and_all_are_undone(void) {
@@ -420,10 +429,12 @@ static void test_plugins_get_the_result_before_them_and_the_capabilities_they_as
 
         setup(0);
         write_plugin("one", RECORD GOOD_RESULT);
-        write_plugin("two", RECORD "echo '{\"cniVersion\":\"0.4.0\",\"ips\":[{\"version\":\"4\",\"address\":\"10.1.1.6/24\"}]}'");
+        write_plugin("two", RECORD
+                     "echo '{\"cniVersion\":\"0.4.0\",\"ips\":[{\"version\":\"4\",\"address\":\"10.1.1.6/24\"}]}'");
         write_text("conf/1.conflist", 0644,
                    LIST("{\"type\":\"one\",\"capabilities\":{\"dns\":true,\"portMappings\":false,\"unknown\":true}},"
-                        "{\"type\":\"two\",\"own\":[1],\"capabilities\":{\"portMappings\":true,\"bandwidth\":true,\"cgroupPath\":true}}"));
+                        "{\"type\":\"two\",\"own\":[1],\"capabilities\":{\"portMappings\":true,\"bandwidth\":true,"
+                        "\"cgroupPath\":true}}"));
         CniPod p = pod();
         p.port_mappings = ports;
         p.n_port_mappings = 1;
@@ -441,11 +452,13 @@ static void test_plugins_get_the_result_before_them_and_the_capabilities_they_as
         CHECK(next && !next[0]);
         /* In the order they were called: ADD of one and two, DEL of two and one. */
         CHECK(!strstr(line[0], "prevResult"));
-        CHECK(strstr(line[0], "\"runtimeConfig\":{\"dns\":{\"servers\":[\"192.0.2.1\"],\"searches\":[],\"options\":[]}}"));
+        CHECK(strstr(line[0],
+                     "\"runtimeConfig\":{\"dns\":{\"servers\":[\"192.0.2.1\"],\"searches\":[],\"options\":[]}}"));
         CHECK(strstr(line[0], "\"name\":\"n\"") && strstr(line[0], "\"cniVersion\":\"0.4.0\""));
         CHECK(strstr(line[1], "\"prevResult\":{") && strstr(line[1], "10.1.1.5/24") && strstr(line[1], "\"own\":[1]"));
         for (int i = 1; i <= 2; i++) {
-                CHECK(strstr(line[i], "\"portMappings\":[{\"hostPort\":8080,\"containerPort\":80,\"protocol\":\"tcp\",\"hostIP\":\"10.0.0.1\"}]"));
+                CHECK(strstr(line[i], "\"portMappings\":[{\"hostPort\":8080,\"containerPort\":80,\"protocol\":\"tcp\","
+                                      "\"hostIP\":\"10.0.0.1\"}]"));
                 CHECK(strstr(line[i], "\"bandwidth\":{\"ingressRate\":1000,\"ingressBurst\":2147483647}"));
                 CHECK(strstr(line[i], "\"cgroupPath\":\"/kubepods.slice\""));
         }
@@ -460,7 +473,8 @@ static void test_the_highest_common_version_is_spoken(void) {
         setup(0);
         write_plugin("one", RECORD "echo '{\"ip4\":{\"ip\":\"10.1.1.7/24\"},\"ip6\":{\"ip\":\"fd00::7/64\"}}'");
         write_text("conf/1.conflist", 0644,
-                   "{\"cniVersion\":\"0.3.1\",\"cniVersions\":[\"0.3.1\",\"1.0.0\",\"7.0.0\"],\"name\":\"n\",\"plugins\":[{\"type\":\"one\"}]}");
+                   "{\"cniVersion\":\"0.3.1\",\"cniVersions\":[\"0.3.1\",\"1.0.0\",\"7.0.0\"],\"name\":\"n\","
+                   "\"plugins\":[{\"type\":\"one\"}]}");
         _cleanup_call_ Call a = call(false);
         CHECK_EQ(a.r, 0);
         CHECK_EQ(strv_length(a.result.ips), 2);
@@ -472,7 +486,8 @@ static void test_the_highest_common_version_is_spoken(void) {
 
         /* Before 0.4.0 a plugin doesn't get a result at DEL. */
         write_text("input", 0600, "");
-        write_text("conf/1.conflist", 0644, "{\"cniVersion\":\"0.3.1\",\"name\":\"n\",\"plugins\":[{\"type\":\"one\"}]}");
+        write_text("conf/1.conflist", 0644,
+                   "{\"cniVersion\":\"0.3.1\",\"name\":\"n\",\"plugins\":[{\"type\":\"one\"}]}");
         CHECK_EQ(add(), 0);
         CHECK_EQ(del(), 0);
         input = contents("input");
@@ -592,9 +607,11 @@ static void test_status_says_what_is_missing_and_notices_changes(void) {
         expect_status("no plugins");
         write_text("conf/1.conflist", 0644, "{\"cniVersion\":\"0.4.0\",\"name\":\"n\",\"type\":\"loopback\"}");
         expect_status("\"plugins\" is missing");
-        write_text("conf/1.conflist", 0644, "{\"cniVersion\":\"0.4.0\",\"name\":\"a/b\",\"plugins\":[{\"type\":\"loopback\"}]}");
+        write_text("conf/1.conflist", 0644,
+                   "{\"cniVersion\":\"0.4.0\",\"name\":\"a/b\",\"plugins\":[{\"type\":\"loopback\"}]}");
         expect_status("no network name");
-        write_text("conf/1.conflist", 0644, "{\"cniVersion\":\"9.0.0\",\"name\":\"n\",\"plugins\":[{\"type\":\"loopback\"}]}");
+        write_text("conf/1.conflist", 0644,
+                   "{\"cniVersion\":\"9.0.0\",\"name\":\"n\",\"plugins\":[{\"type\":\"loopback\"}]}");
         expect_status("9.0.0");
 
         /* A folder is no program. */
@@ -717,14 +734,10 @@ int main(void) {
                 TEST_CASE(test_what_is_kept_is_not_collected),
         };
 
-        if (access(REAL_PLUGINS "/bridge", X_OK) < 0) {
-                printf("1..0 # SKIP there are no CNI plugins in " REAL_PLUGINS "\n");
-                return EXIT_SUCCESS;
-        }
+        if (access(REAL_PLUGINS "/bridge", X_OK) < 0)
+                return test_skip_all("there are no CNI plugins in " REAL_PLUGINS);
         /* A network of our own stands for the host's, so that no bridge appears on this machine. */
-        if (unshare(CLONE_NEWNET) < 0) {
-                printf("1..0 # SKIP network namespaces cannot be made: %m\n");
-                return EXIT_SUCCESS;
-        }
+        if (unshare(CLONE_NEWNET) < 0)
+                return test_skip_all("network namespaces cannot be made");
         return test_main(cases, ELEMENTSOF(cases));
 }
