@@ -252,6 +252,26 @@ static ssize_t pass_frame(H2Connection *c, const uint8_t *src, size_t size, cons
         }
 }
 
+/* h2o lets a write that is under way end before it closes a connection whose peer has closed, which a peer that closed
+ * one direction only and doesn't read would delay for ever. Let it fail. */
+static void on_read(h2o_socket_t *sock, const char *error) {
+        H2Connection *c = sock->on_close.data;
+
+        if (error)
+                h2_connection_cut(c);
+        c->read(sock, error);
+}
+
+/* Again whenever h2o may have started to read anew. */
+static void watch_reader(H2Connection *c) {
+        h2o_socket_t *sock = c->h2o->sock;
+
+        if (sock->_cb.read && sock->_cb.read != on_read) {
+                c->read = sock->_cb.read;
+                sock->_cb.read = on_read;
+        }
+}
+
 static ssize_t on_frame(h2o_http2_conn_t *conn, const uint8_t *src, size_t size, const char **err_desc) {
         H2Connection *c = conn->sock->on_close.data;
         ssize_t r;
@@ -265,6 +285,7 @@ static ssize_t on_frame(h2o_http2_conn_t *conn, const uint8_t *src, size_t size,
          * starts to read again when it is. */
         if (c->n_streams > H2_STREAMS_KEPT_MAX && conn->_write.buf_in_flight && h2o_socket_is_reading(conn->sock))
                 h2o_socket_read_stop(conn->sock);
+        watch_reader(c);
         return r;
 }
 
@@ -329,6 +350,7 @@ int h2_connection_accept(h2o_accept_ctx_t *accept, int fd, void (*closed)(H2Conn
         conn->_read_expect = on_frame;
         sock->on_close.cb = on_socket_close;
         sock->on_close.data = c;
+        watch_reader(c);
         *ret = TAKE_PTR(c);
         return 0;
 }

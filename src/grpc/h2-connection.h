@@ -33,6 +33,7 @@ struct H2Connection {
         ssize_t (*next)(struct st_h2o_http2_conn_t *conn, const uint8_t *src, size_t size, const char **err_desc);
         ssize_t (*usual)(struct st_h2o_http2_conn_t *conn, const uint8_t *src, size_t size, const char **err_desc);
         H2Goaway goaway;
+        h2o_socket_cb read; /* h2o's reader, before which we stand, too */
         size_t header_bytes;       /* of the header block that is arriving */
         size_t body_bytes;         /* of requests, an upper bound that is corrected when it gets large */
         uint64_t n_requests;       /* that reached our handler */

@@ -792,6 +792,13 @@ def half_closed_clients():
         c.start(M + 'Sleep', b'60000')
         c.socket.shutdown(socket.SHUT_WR)
         check(c.until_closed())
+    before = server.stats()['cancelled']
+    c = server.client(window=1 << 24, extra=window_update(0, 1 << 24))
+    c.start(M + 'Big', b'8000000')
+    c.start(M + 'Sleep', b'60000')
+    time.sleep(0.1)
+    c.socket.shutdown(socket.SHUT_WR)
+    eventually(lambda s: s['cancelled'] == before + 1)
     served()
     quiet()
 
