@@ -142,6 +142,7 @@ func (b *Bench) container(r *Runtime) error {
 	if arrivals != nil {
 		eventAfter("StartContainer call to STARTED event", begin, cri.ContainerEventType_CONTAINER_STARTED_EVENT, id)
 	}
+	time.Sleep(settle) // until it handles SIGTERM: a container's PID 1 ignores what it does not handle
 	begin = time.Now()
 	_, stopTime, err := timed(r.rt.StopContainer, &cri.StopContainerRequest{ContainerId: id, Timeout: 30})
 	if err != nil {

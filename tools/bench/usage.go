@@ -49,16 +49,20 @@ func hostCPU() float64 {
 
 // cpuTimes are sums since the start, in milliseconds.
 type cpuTimes struct {
-	host, all, self, registry float64
-	daemon, manager           float64
+	host, all       float64
+	daemon, manager float64
+	bus, journal    float64
+	pods            float64
 }
 
 // cpuNow takes a reading. all is what the machine under test used but for this program, the registry and the other
-// runtimes' daemons, so with PID 1, the bus, the journal; daemon is the service's control group, manager is PID 1's.
+// runtimes' daemons; daemon is the service's control group, manager is PID 1's, pods is the slice that pods are asked to be
+// in (a runtime may put its per-pod processes elsewhere).
 func (b *Bench) cpuNow(r *Runtime) cpuTimes {
-	t := cpuTimes{host: hostCPU(), all: cgroupCPU(""), self: cgroupCPU(b.ownCgroup), registry: cgroupCPU("system.slice/docker-registry.service"),
-		daemon: cgroupCPU("system.slice/" + r.Unit), manager: cgroupCPU("init.scope")}
-	t.all -= t.self + t.registry
+	t := cpuTimes{host: hostCPU(), all: cgroupCPU(""), daemon: cgroupCPU("system.slice/" + r.Unit), manager: cgroupCPU("init.scope"),
+		bus: cgroupCPU("system.slice/dbus.service"), journal: cgroupCPU("system.slice/systemd-journald.service"),
+		pods: cgroupCPU(b.Parent)}
+	t.all -= cgroupCPU(b.ownCgroup) + cgroupCPU("system.slice/docker-registry.service")
 	for _, other := range b.runtimes {
 		if other != r {
 			t.all -= cgroupCPU("system.slice/" + other.Unit)
@@ -77,6 +81,9 @@ func (b *Bench) cpuSince(r *Runtime, before cpuTimes, group, what string, per fl
 	b.record(group, what+": CPU", "ms", r, (now.all-before.all)/per)
 	b.record(group, what+": CPU, daemon's cgroup", "ms", r, (now.daemon-before.daemon)/per)
 	b.record(group, what+": CPU, PID 1", "ms", r, (now.manager-before.manager)/per)
+	b.record(group, what+": CPU, bus", "ms", r, (now.bus-before.bus)/per)
+	b.record(group, what+": CPU, journal", "ms", r, (now.journal-before.journal)/per)
+	b.record(group, what+": CPU, pods' slice", "ms", r, (now.pods-before.pods)/per)
 	b.record(group, what+": CPU, host's /proc/stat", "ms", r, (now.host-before.host)/per)
 }
 
