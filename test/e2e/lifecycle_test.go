@@ -241,11 +241,7 @@ func TestContainerRequestsThatAreRefused(t *testing.T) {
 		"a target container not there": security(func(s *cri.LinuxContainerSecurityContext) {
 			s.NamespaceOptions.Pid, s.NamespaceOptions.TargetId = cri.NamespaceMode_TARGET, "nobody"
 		}),
-		"stdin_once and tty in odd places": nil,
 	} {
-		if mod == nil {
-			continue
-		}
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := timeout(20 * time.Second)
 			defer cancel()

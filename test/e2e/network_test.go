@@ -125,19 +125,36 @@ func TestNetworkPluginThatFailsLeavesNothing(t *testing.T) {
 			leavesNothing(t)
 			daemonStays(t)
 			withFaultyPlugin(t, script)
-			text := refused(t, rt.RunPodSandbox, &cri.RunPodSandboxRequest{Config: podConfig(t, withNetwork, func(c *cri.PodSandboxConfig) {
+			ctx, cancel := timeout(5 * time.Second)
+			defer cancel()
+			answer, err := rt.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: podConfig(t, withNetwork, func(c *cri.PodSandboxConfig) {
 				c.PortMappings = []*cri.PortMapping{{ContainerPort: 80, HostPort: 18081}}
 			})})
-			if name != "with a signal" && name != "with a result without end" {
+			if err == nil {
+				t.Error("it was accepted")
+				do(t, rt.RemovePodSandbox, &cri.RemovePodSandboxRequest{PodSandboxId: answer.PodSandboxId})
+				return
+			}
+			text := checkRefusal(t, err)
+			switch name {
+			case "with a result without end":
+				return // ended by the daemon, or with the call
+			case "with a signal", "with a result that is none":
+			default:
 				contains(t, "the error", text, "out of cheese")
 			}
 			contains(t, "the error", text, "faulty")
 		})
 	}
-	t.Run("because it is not there", func(t *testing.T) {
+	t.Run("because it is not there, nor another network", func(t *testing.T) {
 		leavesNothing(t)
 		withFaultyPlugin(t, "")
 		_ = os.Remove("/usr/lib/cni/faulty")
+		const conf, away = "/etc/cni/net.d/10-rktlet.conflist", "/etc/cni/10-rktlet.away"
+		if err := os.Rename(conf, away); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = os.Rename(away, conf) }()
 		contains(t, "the error", refused(t, rt.RunPodSandbox, &cri.RunPodSandboxRequest{Config: podConfig(t, withNetwork)}), "faulty")
 	})
 }
