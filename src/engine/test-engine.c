@@ -361,6 +361,7 @@ static int inside(void *userdata) {
         TestPod *p = pod_new(&h);
         char *servers[] = { (char *) "10.0.0.1" };
         _cleanup_free_ char *out = NULL;
+        runtime_v1_KeyValue *kv;
         TestContainer *c;
 
         p->config.hostname = (char *) "envy";
@@ -404,6 +405,25 @@ static int inside(void *userdata) {
         free(out);
         out = container_output_of(p, "cat /dev/shm/x", 0);
         CHECK_STREQ(out, "shm\n");
+
+        /* Bytes that JSON can't hold, for the process and for an exec. */
+        free(out);
+        c = container_new(p, "printf %s \"$X\" >/tmp/x; env | grep -c '^PATH='; while :; do sleep 0.02; done");
+        kv = calloc(1, sizeof *kv);
+        kv->key = (char *) "X";
+        kv->value = calloc(1, sizeof *kv->value + 8);
+        kv->value->size = 3;
+        memcpy(kv->value->bytes, "\xff\n\xfe", 3);
+        c->config.envs = kv;
+        c->config.envs_count = 1;
+        container_create(c);
+        container_start(c);
+        container_wait_output(c, "1\n");
+        out = container_exec(c, "cat /tmp/x; printf %s \"$X\"");
+        CHECK_STREQ(out, "\xff\n\xfe\xff\n\xfe");
+        container_remove(c);
+        free(kv->value);
+        free(kv);
         pod_end(p);
         harness_check_empty(&h);
         return 0;

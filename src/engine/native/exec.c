@@ -8,6 +8,7 @@
 #include "basic/file-util.h"
 #include "basic/process.h"
 #include "engine/native/internal.h"
+#include "engine/native/oci-config.h"
 #include "engine/native/resources.h"
 
 #define CONFIG_MAX (16U * 1024U * 1024U)
@@ -19,7 +20,7 @@ static int make_process_file(const EngineContainer *c, const char *const *argv, 
         _cleanup_free_ char *path = strprintf("%s/config.json", c->run_directory), *text = NULL, *out = NULL;
         _cleanup_json_ json_t *config = NULL, *args = json_array();
         _cleanup_close_ int fd = -1;
-        json_t *process;
+        json_t *process, *old;
         size_t size;
         int r;
 
@@ -32,6 +33,11 @@ static int make_process_file(const EngineContainer *c, const char *const *argv, 
         if (r < 0)
                 return error_prefix(error, r, "cannot understand %s", path);
         process = json_get_object(config, "process");
+        old = json_get_array(process, "args");
+        if (streq_ptr(json_string_value(json_array_get(old, 0)), OCI_HELPER_PATH))
+                for (size_t i = 0; i < OCI_HELPER_ARGUMENTS; i++)
+                        if (json_array_append(args, json_array_get(old, i)) < 0)
+                                return error_oom(error);
         for (size_t i = 0; argv[i]; i++) {
                 if (!utf8_is_valid(argv[i], strlen(argv[i])))
                         return error_setf(error, GRPC_INVALID_ARGUMENT, "an argument of the command is not UTF-8");

@@ -167,12 +167,13 @@ static int hand_over_streams(Creation *k) {
 
 static int write_config(Creation *k) {
         _cleanup_(pod_files_done) OciPodFiles files = {};
-        _cleanup_free_ char *hostname = pod_hostname(k->c->pod), *text = NULL, *path = NULL;
-        _cleanup_json_ json_t *config = NULL;
-        const char *command;
+        _cleanup_free_ char *hostname = pod_hostname(k->c->pod), *text = NULL, *path = NULL,
+                            *environment = strprintf("%s/environment", k->c->run_directory);
+        _cleanup_(oci_output_done) OciOutput out = {};
+        json_t *args;
         int r;
 
-        if (!hostname || pod_files_paths(k->c->pod, &files) < 0)
+        if (!hostname || !environment || pod_files_paths(k->c->pod, &files) < 0)
                 return error_oom(k->error);
         r = oci_config_make(&(OciInput) {
                                     .container = k->c,
@@ -187,13 +188,21 @@ static int write_config(Creation *k) {
                                     .uts = k->namespaces.paths[POD_NAMESPACE_UTS],
                                     .pid = k->namespaces.paths[POD_NAMESPACE_PID],
                                     .pid_private = oci_pid_mode(k->c) == runtime_v1_NamespaceMode_CONTAINER,
+                                    .helper = k->engine->create_path,
+                                    .environment = environment,
                             },
-                            k->properties, &config, &k->shared, k->error);
+                            k->properties, &out, k->error);
         if (r < 0)
                 return r;
-        command = json_string_value(json_array_get(json_object_get(json_object_get(config, "process"), "args"), 0));
-        k->command = strdup(strempty(command));
-        text = json_dumps(config, JSON_COMPACT);
+        k->shared = out.shared;
+        if (out.environment.size > 0) {
+                r = write_file_atomic(AT_FDCWD, environment, out.environment.data, out.environment.size, 0444, 0);
+                if (r < 0)
+                        return error_set(k->error, r, "cannot write %s", environment);
+        }
+        args = json_get_array(json_get_object(out.config, "process"), "args");
+        k->command = strdup(strempty(json_string_value(json_array_get(args, 0))));
+        text = json_dumps(out.config, JSON_COMPACT);
         path = strprintf("%s/config.json", k->c->run_directory);
         if (!k->command || !text || !path)
                 return error_oom(k->error);

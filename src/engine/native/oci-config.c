@@ -94,7 +94,30 @@ static int oom_score_adj(const OciInput *in, int *ret, Error *error) {
         return 0;
 }
 
-static int make_process(const OciInput *in, const Capabilities *caps, json_t **ret, Error *error) {
+void oci_output_done(OciOutput *o) {
+        json_decref(o->config);
+        buffer_done(&o->environment);
+        *o = (OciOutput) {};
+}
+
+/* The command is executed by a program of ours, which has to set variables that JSON can't hold. */
+static int add_helper(const OciInput *in, json_t *args, json_t *mounts, Error *error) {
+        const char *const before[OCI_HELPER_ARGUMENTS] = { OCI_HELPER_PATH, "--environment", OCI_ENVIRONMENT_PATH, "--" };
+        const char *const files[][2] = { { in->helper, OCI_HELPER_PATH }, { in->environment, OCI_ENVIRONMENT_PATH } };
+
+        for (size_t i = 0; i < ELEMENTSOF(before); i++)
+                if (json_array_insert_new(args, i, json_string(before[i])) < 0)
+                        return error_oom(error);
+        for (size_t i = 0; i < ELEMENTSOF(files); i++)
+                if (json_array_append_new(mounts, json_pack("{s:s, s:s, s:s, s:[s, s, s]}", "destination", files[i][1],
+                                                            "type", "bind", "source", files[i][0], "options", "bind",
+                                                            "rprivate", "ro")) < 0)
+                        return error_oom(error);
+        return 0;
+}
+
+static int make_process(const OciInput *in, const Capabilities *caps, json_t *mounts, json_t **ret, Buffer *raw,
+                        Error *error) {
         const runtime_v1_ContainerConfig *config = in->container->config;
         const ImageConfig *image = in->container->image ? &in->container->image->config : NULL;
         const runtime_v1_LinuxContainerSecurityContext *s = context_of(in->container);
@@ -104,11 +127,13 @@ static int make_process(const OciInput *in, const Capabilities *caps, json_t **r
 
         r = oci_args(config, image, &args, error);
         if (r >= 0)
-                r = oci_env(config, image, in->hostname, in->user->home, &env, error);
+                r = oci_env(config, image, in->hostname, in->user->home, &env, raw, error);
         if (r >= 0)
                 r = oci_cwd(config, image, &cwd, error);
         if (r >= 0)
                 r = oom_score_adj(in, &adj, error);
+        if (r >= 0 && raw->size > 0)
+                r = add_helper(in, args, mounts, error);
         if (r < 0)
                 return r;
         *ret = json_pack("{s:b, s:o, s:O, s:O, s:s, s:o, s:b, s:i}",
@@ -196,10 +221,11 @@ static int make_linux(const OciInput *in, UnitProperties *p, bool shared, json_t
         return *ret ? 0 : error_oom(error);
 }
 
-int oci_config_make(const OciInput *in, UnitProperties *p, json_t **ret, bool *ret_shared, Error *error) {
+int oci_config_make(const OciInput *in, UnitProperties *p, OciOutput *ret, Error *error) {
         const runtime_v1_LinuxContainerSecurityContext *s = context_of(in->container);
         const bool privileged = s && s->privileged;
         _cleanup_json_ json_t *process = NULL, *mounts = NULL, *linux_part = NULL, *config = NULL;
+        _cleanup_(buffer_done) Buffer raw = BUFFER_INIT;
         Capabilities caps;
         bool shared;
         int r;
@@ -208,9 +234,9 @@ int oci_config_make(const OciInput *in, UnitProperties *p, json_t **ret, bool *r
         if (r >= 0)
                 r = capabilities_from_config(s, in->capabilities, &caps, error);
         if (r >= 0)
-                r = make_process(in, &caps, &process, error);
-        if (r >= 0)
                 r = oci_mounts(in->container->config, &in->files, privileged, &mounts, &shared, error);
+        if (r >= 0)
+                r = make_process(in, &caps, mounts, &process, &raw, error);
         if (r >= 0)
                 r = make_linux(in, p, shared, &linux_part, error);
         if (r < 0)
@@ -226,7 +252,7 @@ int oci_config_make(const OciInput *in, UnitProperties *p, json_t **ret, bool *r
         r = seccomp_add_to_config(s, caps.bounding, config, error);
         if (r < 0)
                 return r;
-        *ret = TAKE_PTR(config);
-        *ret_shared = shared;
+        *ret = (OciOutput) { .config = TAKE_PTR(config), .shared = shared, .environment = raw };
+        raw = BUFFER_INIT;
         return 0;
 }

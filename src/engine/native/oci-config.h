@@ -6,6 +6,7 @@
 
 #include "basic/error.h"
 #include "basic/macro.h"
+#include "basic/string-util.h"
 #include "engine/engine.h"
 #include "engine/native/oci-mounts.h"
 #include "engine/native/oci-user.h"
@@ -22,11 +23,25 @@ typedef struct OciInput {
         const char *net, *ipc, *uts;
         const char *pid;
         bool pid_private;       /* a pid namespace of its own instead */
+        /* Only looked at when there are variables that JSON can't hold: paths of rktlet-create and of a file for them. */
+        const char *helper, *environment;
 } OciInput;
 
-/* p (may be NULL) gets the properties that go with it: devices. *ret_shared: the container must be made in a mount
- * namespace that propagates to the host. */
-int oci_config_make(const OciInput *in, UnitProperties *p, json_t **ret, bool *ret_shared, Error *error);
+/* Where these two are in such a container, and how many arguments come before the command's own. */
+#define OCI_HELPER_PATH "/dev/.rktlet-exec"
+#define OCI_ENVIRONMENT_PATH "/dev/.rktlet-environment"
+#define OCI_HELPER_ARGUMENTS 4U
+
+typedef struct OciOutput {
+        json_t *config;
+        bool shared;        /* the container must be made in a mount namespace that propagates to the host */
+        Buffer environment; /* to be written to in->environment unless it is empty */
+} OciOutput;
+
+void oci_output_done(OciOutput *o);
+
+/* p (may be NULL) gets the properties that go with it: devices. */
+int oci_config_make(const OciInput *in, UnitProperties *p, OciOutput *ret, Error *error);
 
 /* Refuses what isn't built: user namespaces, AppArmor and SELinux where they would matter. */
 int oci_config_check(const EngineContainer *c, Error *error);

@@ -55,6 +55,8 @@ int oci_args(const runtime_v1_ContainerConfig *config, const ImageConfig *image,
 /* The environment being put together: one entry a name, in the order of first appearance. */
 typedef struct Variable {
         size_t index;
+        char *raw; /* its whole text instead, when that is not UTF-8 */
+        size_t raw_size;
         UT_hash_handle hh;
         char name[];
 } Variable;
@@ -70,6 +72,7 @@ static void env_done(Env *e) {
 
         HASH_ITER(hh, e->names, v, next) {
                 HASH_DEL(e->names, v);
+                free(v->raw);
                 free(v);
         }
         json_decref(e->array);
@@ -82,6 +85,8 @@ static int env_add(Env *e, const char *name, size_t name_size, Variable **ret) {
                 return -ENOMEM;
         memcpy(v->name, name, name_size);
         v->name[name_size] = 0;
+        v->raw = NULL;
+        v->raw_size = 0;
         v->index = json_array_size(e->array);
         HASH_ADD_KEYPTR(hh, e->names, v->name, name_size, v);
         if (json_array_append_new(e->array, json_null()) < 0)
@@ -113,12 +118,6 @@ static int env_set(Env *e, const char *name, size_t name_size, const char *value
         if (value_size > 0)
                 memcpy(text + name_size + 1, value, value_size);
         text[name_size + 1 + value_size] = 0;
-        /* The OCI configuration is JSON: other bytes have no way through it. */
-        if (!utf8_is_valid(text, name_size + 1 + value_size))
-                return error_setf(error, GRPC_INVALID_ARGUMENT,
-                                  "environment variable '%.*s' of the %s is not UTF-8, which OCI runtimes cannot pass on",
-                                  (int) MIN(strcspn(text, "="), (size_t) 64), text, whose);
-
         HASH_FIND(hh, e->names, name, name_size, v);
         if (!v) {
                 if (json_array_size(e->array) >= OCI_ENV_MAX)
@@ -126,8 +125,33 @@ static int env_set(Env *e, const char *name, size_t name_size, const char *value
                 if (env_add(e, name, name_size, &v) < 0)
                         return error_oom(error);
         }
+        v->raw = mfree(v->raw);
+        if (!utf8_is_valid(text, name_size + 1 + value_size)) {
+                v->raw = TAKE_PTR(text);
+                v->raw_size = name_size + 1 + value_size;
+                return json_array_set_new(e->array, v->index, json_null()) < 0 ? error_oom(error) : 0;
+        }
         if (json_array_set_new(e->array, v->index, json_string(text)) < 0)
                 return error_oom(error);
+        return 0;
+}
+
+/* Those that can't be in JSON leave the array. */
+static int env_split(Env *e, json_t **ret, Buffer *raw, Error *error) {
+        _cleanup_json_ json_t *array = json_array();
+        Variable *v, *next;
+        json_t *text;
+        size_t i;
+
+        if (!array)
+                return error_oom(error);
+        json_array_foreach(e->array, i, text)
+                if (json_is_string(text) && json_array_append(array, text) < 0)
+                        return error_oom(error);
+        HASH_ITER(hh, e->names, v, next)
+                if (v->raw && buffer_append(raw, v->raw, v->raw_size + 1) < 0)
+                        return error_oom(error);
+        *ret = TAKE_PTR(array);
         return 0;
 }
 
@@ -153,7 +177,7 @@ static int env_set_of_image(Env *e, char *const *l, Error *error) {
 }
 
 int oci_env(const runtime_v1_ContainerConfig *config, const ImageConfig *image, const char *hostname, const char *home,
-            json_t **ret, Error *error) {
+            json_t **ret, Buffer *raw, Error *error) {
         _cleanup_(env_done) Env e = { .array = json_array() };
         Variable *v;
         int r;
@@ -182,8 +206,7 @@ int oci_env(const runtime_v1_ContainerConfig *config, const ImageConfig *image, 
                 if (r < 0)
                         return r;
         }
-        *ret = TAKE_PTR(e.array);
-        return 0;
+        return env_split(&e, ret, raw, error);
 }
 
 int oci_cwd(const runtime_v1_ContainerConfig *config, const ImageConfig *image, const char **ret, Error *error) {

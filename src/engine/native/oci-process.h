@@ -6,6 +6,7 @@
 
 #include "basic/error.h"
 #include "basic/macro.h"
+#include "basic/string-util.h"
 #include "image/image.h"
 #include "runtime.pb.h"
 
@@ -18,9 +19,11 @@
 /* command replaces entry point and command of the image, args replaces the image's command. */
 int oci_args(const runtime_v1_ContainerConfig *config, const ImageConfig *image, json_t **ret, Error *error);
 
-/* The later wins: PATH, TERM, then the image's, HOSTNAME, then the request's; HOME (of passwd) only where there is none. */
+/* The later wins: PATH, TERM, then the image's, HOSTNAME, then the request's; HOME (of passwd) only where there is none.
+ * The OCI configuration is JSON, through which only UTF-8 gets: variables with other bytes are appended to `raw`, each
+ * as "NAME=VALUE" with a NUL, and the process has to set them itself (rktlet-create --environment). */
 int oci_env(const runtime_v1_ContainerConfig *config, const ImageConfig *image, const char *hostname, const char *home,
-            json_t **ret, Error *error);
+            json_t **ret, Buffer *raw, Error *error);
 
 /* An absolute path, borrowed. */
 int oci_cwd(const runtime_v1_ContainerConfig *config, const ImageConfig *image, const char **ret, Error *error);

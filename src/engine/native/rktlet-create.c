@@ -3,10 +3,13 @@
  *
  *     rktlet-create --log FILE --mount-namespace PATH [--shared ROOTFS] -- RUNTIME ARGUMENT…
  *     rktlet-create --remove PATH
+ *     rktlet-create --environment FILE -- COMMAND ARGUMENT…
  *
  * --shared ROOTFS: mounts that the container makes are to reach the host, so it is made in a copy of the host's mount
  * namespace, into which ROOTFS is taken over from the pod's.
  * --remove: removes a tree; it can be large, and the daemon doesn't wait for disks.
+ * --environment FILE: inside a container, whose command it becomes; the file has variables with bytes that the OCI
+ * configuration can't hold, each ended by a NUL.
  *
  * A failure is one line of JSON in FILE, as the OCI runtime writes it. */
 
@@ -81,9 +84,30 @@ static int enter(const char *namespace, const char *shared) {
         return shared ? take_rootfs(host_fd, shared) : EXIT_SUCCESS;
 }
 
+#define ENVIRONMENT_MAX (2U * 1024U * 1024U)
+
+static int with_environment(const char *path, char **command) {
+        char *text = NULL;
+        size_t size;
+        int r;
+
+        r = read_file(AT_FDCWD, path, ENVIRONMENT_MAX, &text, &size);
+        if (r < 0) {
+                errno = -r;
+                return fail("cannot read", path);
+        }
+        for (char *s = text; s < text + size; s += strlen(s) + 1)
+                if (putenv(s) != 0)
+                        return fail("cannot set", "a variable");
+        (void) execvp(command[0], command);
+        r = errno;
+        (void) fail("cannot execute", command[0]);
+        return r == ENOENT ? 127 : 126;
+}
+
 int main(int argc, char **argv) {
         static char *const environment[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL };
-        const char *namespace = NULL, *shared = NULL;
+        const char *namespace = NULL, *shared = NULL, *variables = NULL;
         int i, r;
 
         for (i = 1; i + 1 < argc && !streq(argv[i], "--"); i += 2) {
@@ -93,6 +117,8 @@ int main(int argc, char **argv) {
                         namespace = argv[i + 1];
                 else if (streq(argv[i], "--shared"))
                         shared = argv[i + 1];
+                else if (streq(argv[i], "--environment"))
+                        variables = argv[i + 1];
                 else if (streq(argv[i], "--remove")) {
                         r = remove_tree(AT_FDCWD, argv[i + 1]);
                         errno = -r;
@@ -100,10 +126,12 @@ int main(int argc, char **argv) {
                 } else
                         break;
         }
-        if (i + 1 >= argc || !streq(argv[i], "--") || !namespace) {
+        if (i + 1 >= argc || !streq(argv[i], "--") || (!namespace && !variables)) {
                 errno = EINVAL;
                 return fail("cannot understand", "its arguments");
         }
+        if (variables)
+                return with_environment(variables, argv + i + 1);
 
         r = enter(namespace, shared);
         if (r != EXIT_SUCCESS)

@@ -59,22 +59,21 @@ static void fixture(Fixture *f) {
 
 static json_t *make(Fixture *f) {
         _cleanup_error_ Error error = ERROR_INIT;
-        json_t *j = NULL;
-        bool shared;
+        OciOutput out = {};
 
-        if (oci_config_make(&f->in, NULL, &j, &shared, &error) < 0) {
+        if (oci_config_make(&f->in, NULL, &out, &error) < 0) {
                 fprintf(stderr, "%s\n", error.message);
                 abort();
         }
-        return j;
+        CHECK_EQ(out.environment.size, 0);
+        return out.config;
 }
 
 static void refused(Fixture *f, GrpcCode code, const char *words) {
         _cleanup_error_ Error error = ERROR_INIT;
-        json_t *j = NULL;
-        bool shared;
+        OciOutput out = {};
 
-        CHECK(oci_config_make(&f->in, NULL, &j, &shared, &error) < 0);
+        CHECK(oci_config_make(&f->in, NULL, &out, &error) < 0);
         CHECK_EQ(error.code, code);
         if (!strstr(error.message, words)) {
                 fprintf(stderr, "'%s' is not in '%s'\n", words, error.message);
@@ -139,7 +138,10 @@ static pb_bytes_array_t *bytes(const char *s, size_t n) {
 static int env_of(const char *name, const char *value, size_t size, json_t **ret, Error *error) {
         runtime_v1_KeyValue kv = { (char *) name, value ? bytes(value, size) : NULL };
         runtime_v1_ContainerConfig c = { .envs = &kv, .envs_count = 1 };
-        int r = oci_env(&c, &(ImageConfig) { .env = image_env }, "host", "/home/x", ret, error);
+        _cleanup_(buffer_done) Buffer raw = BUFFER_INIT;
+        int r = oci_env(&c, &(ImageConfig) { .env = image_env }, "host", "/home/x", ret, &raw, error);
+
+        CHECK_EQ(raw.size, 0);
 
         free(kv.value);
         return r;
@@ -149,7 +151,7 @@ static void test_environment(void) {
         static const struct {
                 const char *name, *value;
                 size_t size;
-        } wrong[] = { { "", "x", 1 }, { "A=B", "x", 1 }, { "A", "x\0y", 3 }, { "A", "\xff", 1 }, { "A", NULL, 0 } };
+        } wrong[] = { { "", "x", 1 }, { "A=B", "x", 1 }, { "A", "x\0y", 3 } };
         Error error = ERROR_INIT;
         json_t *j = NULL;
 
@@ -162,7 +164,7 @@ static void test_environment(void) {
         CHECK_EQ(env_of("A", NULL, 0, &j, &error), 0);
         CHECK_WORDS(j, "PATH=/image BOTH=image EMPTY= HOSTNAME=host A= HOME=/home/x");
         json_decref(j);
-        for (size_t i = 0; i + 1 < ELEMENTSOF(wrong); i++) {
+        for (size_t i = 0; i < ELEMENTSOF(wrong); i++) {
                 CHECK(env_of(wrong[i].name, wrong[i].value, wrong[i].size, &j, &error) < 0);
                 CHECK_EQ(error.code, GRPC_INVALID_ARGUMENT);
                 error_clear(&error);
@@ -173,24 +175,51 @@ static void test_environment_is_bounded_and_fast(void) {
         size_t n = 60000;
         runtime_v1_KeyValue *kv = calloc(n, sizeof *kv);
         runtime_v1_ContainerConfig c = { .envs = kv, .envs_count = (pb_size_t) n };
+        Buffer raw = BUFFER_INIT;
         Error error = ERROR_INIT;
         json_t *j = NULL;
 
         for (size_t i = 0; i < n; i++)
                 kv[i].key = strprintf("K%zu", i);
-        CHECK_EQ(oci_env(&c, NULL, NULL, "/", &j, &error), 0);
+        CHECK_EQ(oci_env(&c, NULL, NULL, "/", &j, &raw, &error), 0);
         CHECK_EQ(json_array_size(j), n + 2);
         json_decref(j);
         for (size_t i = 0; i < n; i++) {
                 free(kv[i].key);
                 kv[i].key = strprintf("KEY_OF_SOME_LENGTH_%zu", i);
         }
-        CHECK(oci_env(&c, NULL, NULL, "/", &j, &error) < 0);
+        CHECK(oci_env(&c, NULL, NULL, "/", &j, &raw, &error) < 0);
         CHECK_EQ(error.code, GRPC_INVALID_ARGUMENT);
         error_clear(&error);
         for (size_t i = 0; i < n; i++)
                 free(kv[i].key);
         free(kv);
+}
+
+static void test_variables_that_are_not_utf8_go_another_way(void) {
+        runtime_v1_KeyValue kv[] = { { (char *) "X", bytes("\xff\xfe", 2) }, { (char *) "Y", bytes("\xff", 1) },
+                                     { (char *) "Y", bytes("fine", 4) } };
+        _cleanup_(oci_output_done) OciOutput out = {};
+        Error error = ERROR_INIT;
+        json_t *mounts, *process;
+        Fixture f;
+
+        fixture(&f);
+        f.config.envs = kv;
+        f.config.envs_count = ELEMENTSOF(kv);
+        f.in.helper = "/libexec/helper";
+        f.in.environment = "/run/environment";
+        CHECK_EQ(oci_config_make(&f.in, NULL, &out, &error), 0);
+        CHECK_EQ(out.environment.size, 5);
+        CHECK(memcmp(out.environment.data, "X=\xff\xfe", 5) == 0);
+        process = json_object_get(out.config, "process");
+        CHECK_WORDS(json_object_get(process, "env"), "PATH=/image BOTH=image EMPTY= HOSTNAME=host Y=fine HOME=/home/x");
+        CHECK_WORDS(json_object_get(process, "args"), OCI_HELPER_PATH " --environment " OCI_ENVIRONMENT_PATH " -- sh");
+        mounts = json_object_get(out.config, "mounts");
+        CHECK_STREQ(json_get_string(json_array_get(mounts, json_array_size(mounts) - 2), "source"), "/libexec/helper");
+        CHECK_STREQ(json_get_string(json_array_get(mounts, json_array_size(mounts) - 1), "source"), "/run/environment");
+        for (size_t i = 0; i < ELEMENTSOF(kv); i++)
+                free(kv[i].value);
 }
 
 static void test_working_directory(void) {
@@ -534,7 +563,7 @@ static void test_seccomp(void) {
 }
 
 TEST_MAIN(TEST_CASE(test_arguments), TEST_CASE(test_environment), TEST_CASE(test_environment_is_bounded_and_fast),
-          TEST_CASE(test_working_directory), TEST_CASE(test_stop_signals), TEST_CASE(test_capabilities), TEST_CASE(test_process),
+          TEST_CASE(test_variables_that_are_not_utf8_go_another_way), TEST_CASE(test_working_directory), TEST_CASE(test_stop_signals), TEST_CASE(test_capabilities), TEST_CASE(test_process),
           TEST_CASE(test_namespaces), TEST_CASE(test_mounts), TEST_CASE(test_mount_options),
           TEST_CASE(test_mounts_that_are_refused), TEST_CASE(test_paths), TEST_CASE(test_devices),
           TEST_CASE(test_annotations_and_labels_get_nowhere), TEST_CASE(test_seccomp))
