@@ -1,5 +1,5 @@
 #pragma once
-/* A gRPC server (unary and server streaming) on libh2o, in the sd-event loop. Speaks bytes; grpc/message.h turns them
+/* A gRPC server (unary and server streaming) on libh2o, in the sd-event loop. Speaks bytes; basic/message.h turns them
  * into nanopb structs. Wire format: gRPC over HTTP/2 (grpc/doc/PROTOCOL-HTTP2.md).
  *
  * Each call runs its handler in a fiber: the client's cancellation, a torn connection and the deadline from

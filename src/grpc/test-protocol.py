@@ -35,6 +35,8 @@ def test(function):
 class Server:
     """The server program, and what the kernel says about it."""
 
+    started = []
+
     def __init__(self, *args, path=None, name=None, files=None, pass_fds=(), umask=0o022):
         self.path = path or os.path.join(directory, name or 'socket')
         self.errors = tempfile.TemporaryFile(dir=directory)
@@ -46,6 +48,7 @@ class Server:
 
         self.process = subprocess.Popen([PROGRAM, *(args or [self.path])], stdout=subprocess.PIPE, stderr=self.errors,
                                         preexec_fn=prepare, pass_fds=pass_fds)
+        self.started.append(self.process)
         self.ready = self.process.stdout.readline() == b'ready\n'
 
     def stderr(self):
@@ -1209,8 +1212,10 @@ def main():
                     print('# the server is dead:', server.process.returncode, server.stderr()[-3000:].replace('\n', '\n# '))
                     server = Server()
             print('%s %d - %s # %.2f s' % (result, n, function.__name__.replace('_', ' '), time.monotonic() - start), flush=True)
-        if server.process.poll() is None:
-            server.stop()
+        for process in Server.started:  # a failed test may have left its own
+            if process.poll() is None:
+                process.kill()
+                process.wait()
     return 1 if failures else 0
 
 

@@ -58,7 +58,7 @@ void image_reference_done(ImageReference *r) {
 static int refuse(Error *error, const char *text, const char *why) {
         _cleanup_free_ char *shown = NULL, *clean = NULL;
 
-        shown = strndup(text, 200);
+        shown = strndup(text, strnlen(text, 200));
         if (shown)
                 clean = utf8_sanitize(shown);
         (void) error_setf(error, GRPC_INVALID_ARGUMENT, "Invalid image reference \"%s\": %s", strempty(clean), why);

@@ -144,7 +144,7 @@ int native_container_exec_sync(Engine *engine, const EngineContainer *c, const c
         NativeEngine *e = native_engine(engine);
         NativeContainer *n = native_container_find(e, c->id);
         const char *const runtime_argv[] = {
-                e->crun_path, "--root", e->crun_root, "--cgroup-manager=disabled", "--log", "/proc/self/fd/4",
+                runtime_program(&e->runtime), "--root", e->crun_root, "--cgroup-manager=disabled", "--log", "/proc/self/fd/4",
                 "--log-format", "json", "exec", "--process", "/proc/self/fd/3", c->id, NULL,
         };
         _cleanup_(process_result_done) ProcessResult result = {};

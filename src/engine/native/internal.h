@@ -11,6 +11,7 @@
 #include "engine/engine.h"
 #include "engine/native/oci-mounts.h"
 #include "engine/native/pod-client.h"
+#include "engine/native/runtime.h"
 
 #define POD_START_TIMEOUT_USEC (60 * USEC_PER_SEC)
 #define UNIT_STOP_TIMEOUT_USEC (30 * USEC_PER_SEC)
@@ -60,6 +61,7 @@ struct NativeEngine {
         Engine engine;
         sd_event *event;
         Systemd *systemd;
+        Runtime runtime;
         char *crun_path, *pod_path, *create_path, *run_directory, *crun_root, *scratch;
         size_t log_line_max;
         uint64_t capabilities; /* what PID 1 may hand out */
@@ -133,13 +135,6 @@ int native_container_load(Engine *e, const EngineContainer *c, EngineContainerSt
 int native_container_reopen_log(Engine *e, const EngineContainer *c, Error *error);
 int native_container_update(Engine *e, const EngineContainer *c, const runtime_v1_LinuxContainerResources *resources,
                             Error *error);
-
-/* runtime-error.c */
-/* What the OCI runtime wrote to its log (the last message), or NULL. Owned by the caller. */
-char *runtime_log_message(int dir_fd, const char *path);
-/* Whether the message says that the command can't be executed: then creation succeeds and the start fails. *ret gets a
- * sentence for the caller. */
-int runtime_error_is_exec(const char *message, const char *command, char **ret);
 
 /* exec.c */
 int native_container_exec_sync(Engine *e, const EngineContainer *c, const char *const *argv, uint64_t timeout_usec,

@@ -1,6 +1,7 @@
 /* A container while it lives: followed through its unit, started, stopped, and its end completed and told. */
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
 
 #include "basic/file-util.h"
@@ -249,11 +250,20 @@ int native_container_wait_seen(NativeContainer *n, Error *error) {
 
 /* --- start -------------------------------------------------------------------------------------------------------- */
 
-static int run_start(const NativeEngine *e, const char *id, Error *error) {
-        const char *const argv[] = { e->crun_path, "--root", e->crun_root, "start", id, NULL };
+static int run_start(NativeEngine *e, const NativeContainer *n, Error *error) {
+        const char *const argv[] = { runtime_program(&e->runtime), "--root", e->crun_root, "start", n->id, NULL };
         _cleanup_(process_result_done) ProcessResult result = {};
-        _cleanup_free_ char *why = NULL;
+        _cleanup_free_ char *why = NULL, *state = strprintf("%s/%s", e->crun_root, n->id);
         int r;
+
+        if (!state)
+                return error_oom(error);
+        r = runtime_start_by_fifo(state);
+        /* Nobody waits there, and it lives: it was started by a daemon that was killed in the middle. */
+        if (r >= 0 || (r == -ENXIO && n->state.pid > 0 && kill(n->state.pid, 0) >= 0))
+                return 0;
+        if (r == -ENXIO)
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "cannot start container %s: its process has ended", n->id);
 
         r = process_run(&(ProcessOptions) { .argv = argv, .error_max = 4096, .timeout_usec = RUNTIME_TIMEOUT_USEC },
                         &result, error);
@@ -264,7 +274,7 @@ static int run_start(const NativeEngine *e, const char *id, Error *error) {
         why = utf8_sanitize(strempty(result.error));
         if (why)
                 why[strcspn(why, "\n")] = 0;
-        return error_setf(error, GRPC_INTERNAL, "cannot start container %s: the OCI runtime %s%s%s", id,
+        return error_setf(error, GRPC_INTERNAL, "cannot start container %s: the OCI runtime %s%s%s", n->id,
                           process_result_describe(&result), isempty(why) ? "" : ": ", strempty(why));
 }
 
@@ -304,7 +314,7 @@ int native_container_start(Engine *engine, const EngineContainer *c, EngineConta
         _cleanup_(native_container_unrefp) _unused_ NativeContainer *held = native_container_ref(n);
         n->started = true;
         n->state.started_usec = now_usec(CLOCK_REALTIME);
-        r = run_start(e, c->id, error);
+        r = run_start(e, n, error);
         if (r < 0) {
                 _cleanup_error_ Error ignored = ERROR_INIT;
 

@@ -160,6 +160,9 @@ static int hand_over_streams(Creation *k) {
         if (!socket_path)
                 return error_oom(k->error);
         r = pod_client_add_streams(socket_path, &streams, k->error);
+        /* Something is there that is no file of ours. */
+        if ((r == -ELOOP || r == -EISDIR || r == -ENOTDIR || r == -ENXIO) && error_is_set(k->error))
+                k->error->code = GRPC_FAILED_PRECONDITION;
         return r < 0 ? error_prefix(k->error, r, "cannot log the output of container %s", k->c->id) : 0;
 }
 
@@ -242,7 +245,7 @@ static int make_argv(Creation *k, char ***ret) {
                 "--log", k->log,
                 "--mount-namespace", k->namespaces.paths[POD_NAMESPACE_MNT],
                 k->shared ? "--shared" : "--", k->shared ? k->rootfs : NULL, k->shared ? "--" : NULL,
-                k->engine->crun_path,
+                runtime_program(&k->engine->runtime),
                 "--root", k->engine->crun_root,
                 "--cgroup-manager=disabled",
                 "--log", k->log,
@@ -315,15 +318,6 @@ static int defer_start_error(Creation *k, NativeContainer *n, const char *text) 
         return r < 0 ? error_set(k->error, r, "cannot write %s", path) : 0;
 }
 
-static bool names_a_mount(const Creation *k, const char *message) {
-        const runtime_v1_ContainerConfig *config = k->c->config;
-
-        for (size_t i = 0; i < config->mounts_count; i++)
-                if (!isempty(config->mounts[i].host_path) && strstr(message, config->mounts[i].host_path))
-                        return true;
-        return false;
-}
-
 /* 0: only the command is at fault, and creation goes on without a unit. */
 static int explain_failure(Creation *k, NativeContainer *n, int error, Error *why) {
         _cleanup_free_ char *message = runtime_log_message(AT_FDCWD, k->log), *text = NULL;
@@ -338,8 +332,8 @@ static int explain_failure(Creation *k, NativeContainer *n, int error, Error *wh
                 return error_oom(k->error);
         if (r > 0)
                 return defer_start_error(k, n, text);
-        return error_setf(k->error, names_a_mount(k, message) ? GRPC_FAILED_PRECONDITION : GRPC_INTERNAL,
-                          "cannot create container %s: %s", k->c->id, message);
+        /* The runtime works; what it was asked for can't be had on this node, or with this image. */
+        return error_setf(k->error, GRPC_FAILED_PRECONDITION, "cannot create container %s: %s", k->c->id, message);
 }
 
 /* Its process is in the file that the runtime wrote, its cgroup beside the pod's: the same that systemd will say, but

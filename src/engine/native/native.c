@@ -119,6 +119,7 @@ static Engine *native_free(Engine *engine) {
         HASH_ITER(hh, e->pods, p, next_pod)
                 native_pod_forget(p);
         sd_event_unref(e->event);
+        runtime_done(&e->runtime);
         free(e->crun_path);
         free(e->pod_path);
         free(e->create_path);
@@ -192,6 +193,7 @@ int native_engine_new(sd_event *event, Systemd *systemd, const NativeEngineConfi
         e->engine.ops = &native_ops;
         if (events)
                 e->engine.events = *events;
+        e->runtime = RUNTIME_INIT;
         e->event = sd_event_ref(event);
         e->systemd = systemd;
         e->log_line_max = config->max_container_log_line > 0 ? (size_t) config->max_container_log_line : 0;
@@ -203,6 +205,7 @@ int native_engine_new(sd_event *event, Systemd *systemd, const NativeEngineConfi
         e->scratch = strprintf("%s/scratch", config->run_directory);
         if (!e->crun_path || !e->pod_path || !e->create_path || !e->run_directory || !e->crun_root || !e->scratch)
                 return error_oom(error);
+        e->runtime.path = e->crun_path;
         r = look_at_pid_1(e, error);
         if (r < 0)
                 return r;
