@@ -294,23 +294,30 @@ func (r *Runtime) mainPID() (int, error) {
 	return pid, nil
 }
 
-// restart restarts the daemon's service. gap is from the request until the new process answers Version, start from the
-// end of the old process until then, lists from there until all pods and containers are shown as they are; milliseconds.
-func (r *Runtime) restart(pods int) (gap, start, lists float64, err error) {
+// restartTimes are milliseconds.
+type restartTimes struct {
+	gap   float64 // from the request to restart until the new process answers Version
+	start float64 // from the end of the old process until then
+	lists float64 // from there until all pods and containers are shown as they are
+	wrong float64 // how many lists were answered before that, with something missing
+}
+
+// restart restarts the daemon's service.
+func (r *Runtime) restart(pods int) (t restartTimes, err error) {
 	pid, err := r.mainPID()
 	if err != nil {
-		return 0, 0, 0, err
+		return t, err
 	}
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return 0, 0, 0, err
+		return t, err
 	}
 	defer func() { _ = unix.Close(pidfd) }()
 	r.disconnect()
 
 	begin := time.Now()
 	if _, err = systemctl("restart", "--no-block", r.Unit); err != nil {
-		return 0, 0, 0, err
+		return t, err
 	}
 	for {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(startLimit.Milliseconds()))
@@ -318,24 +325,24 @@ func (r *Runtime) restart(pods int) (gap, start, lists float64, err error) {
 			break
 		}
 		if err != unix.EINTR {
-			return 0, 0, 0, fmt.Errorf("the old process of %s does not end", r.Unit)
+			return t, fmt.Errorf("the old process of %s does not end", r.Unit)
 		}
 	}
 	ended := time.Now()
 	if err = r.connect(); err != nil {
-		return 0, 0, 0, err
+		return t, err
 	}
-	gap, start = milliseconds(time.Since(begin)), milliseconds(time.Since(ended))
-	if err = r.waitComplete(pods); err != nil {
-		return 0, 0, 0, err
-	}
-	return gap, start, milliseconds(time.Since(ended)), nil
+	t.gap, t.start = milliseconds(time.Since(begin)), milliseconds(time.Since(ended))
+	wrong, err := r.waitComplete(pods)
+	t.lists, t.wrong = milliseconds(time.Since(ended)), float64(wrong)
+	return t, err
 }
 
-// waitComplete waits until so many pods and containers are shown, ready and running.
-func (r *Runtime) waitComplete(pods int) error {
+// waitComplete waits until so many pods and containers are shown, ready and running. It returns how many answers were
+// without some.
+func (r *Runtime) waitComplete(pods int) (int, error) {
 	deadline := time.Now().Add(startLimit)
-	for {
+	for wrong := 0; ; {
 		ready, running := -1, -1
 		sandboxes, err := call(r.rt.ListPodSandbox, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{
 			State: &cri.PodSandboxStateValue{State: cri.PodSandboxState_SANDBOX_READY}}})
@@ -348,10 +355,13 @@ func (r *Runtime) waitComplete(pods int) error {
 			}
 		}
 		if ready == pods && running == pods {
-			return nil
+			return wrong, nil
+		}
+		if err == nil {
+			wrong++
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s shows %d pods and %d containers, not %d", r.Name, ready, running, pods)
+			return wrong, fmt.Errorf("%s shows %d pods and %d containers, not %d", r.Name, ready, running, pods)
 		}
 		time.Sleep(time.Millisecond)
 	}
