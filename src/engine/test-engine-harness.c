@@ -422,3 +422,23 @@ char *container_exec(TestContainer *c, const char *script) {
         CHECK_EQ(result.exit_code, 0);
         return TAKE_PTR(result.output);
 }
+
+void check_contains(const char *text, const char *what) {
+        if (strstr(text, what))
+                return;
+        fprintf(stderr, "\"%s\" is not in:\n%s\n", what, text);
+        abort();
+}
+
+int harness_main(Harness *h, const TestCase *cases, size_t n, int argc, char **argv) {
+        size_t only = argc > 1 ? (size_t) atoi(argv[1]) : 0;
+        int r;
+
+        if (!harness_init(h)) {
+                printf("1..0 # SKIP not in a machine with systemd\n");
+                return EXIT_SUCCESS;
+        }
+        r = only > 0 && only <= n ? test_main(cases + only - 1, 1) : test_main(cases, n);
+        harness_done(h);
+        return r;
+}

@@ -68,3 +68,12 @@ void container_wait_output(TestContainer *c, const char *text);
 char *container_output_of(TestPod *p, const char *script, int expected_code);
 /* Standard output of a command; its exit code must be 0. */
 char *container_exec(TestContainer *c, const char *script);
+void check_contains(const char *text, const char *what);
+
+/* A test case that runs in a fiber of the harness h: test_NAME() for NAME(). */
+#define TEST_IN_FIBER(name)                                                                                            \
+        static void test_##name(void) {                                                                                \
+                CHECK_EQ(fiber_run(h.event, name, NULL), 0);                                                           \
+        }
+/* main() of such a test. An argument: the number of the only case to run. */
+int harness_main(Harness *h, const TestCase *cases, size_t n, int argc, char **argv);
