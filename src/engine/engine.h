@@ -2,8 +2,8 @@
 /* What a pod engine does. The manager decides what shall be; an engine makes it so and reports what became of it.
  * engine/native is the default (crun under transient units), engine/rkt executes rkt.
  *
- * All operations may wait and must be called in a fiber. They are idempotent where said. An operation that fails, or is
- * cancelled, leaves nothing behind: what it began it undoes, shielded, before it returns. */
+ * All operations may wait and must be called in a fiber. They are idempotent where said. An operation that fails, or
+ * is cancelled, leaves nothing behind: what it began it undoes, shielded, before it returns. */
 
 #include <systemd/sd-event.h>
 
@@ -90,7 +90,8 @@ typedef struct EngineOps {
 
         /* The pod's unit is up and its namespaces exist. */
         int (*pod_start)(Engine *e, const EnginePod *pod, EnginePodState *ret, Error *error);
-        /* /proc/PID/ns/net or the like, owned by the caller; NULL for the host's network; -ENOENT when the pod is down. */
+        /* /proc/PID/ns/net or the like, owned by the caller; NULL for the host's network; -ENOENT when the pod is
+         * down. */
         int (*pod_netns)(Engine *e, const EnginePod *pod, char **ret, Error *error);
         /* All of the pod's processes are gone. Idempotent, also for a pod that never started. */
         int (*pod_stop)(Engine *e, const EnginePod *pod, Error *error);
@@ -112,8 +113,8 @@ typedef struct EngineOps {
                                    EngineExecResult *ret, Error *error);
         int (*container_reopen_log)(Engine *e, const EngineContainer *c, Error *error);
         /* Changes the limits of one that is created or runs; what isn't given stays as it is. */
-        int (*container_update)(Engine *e, const EngineContainer *c, const runtime_v1_LinuxContainerResources *resources,
-                                Error *error);
+        int (*container_update)(Engine *e, const EngineContainer *c,
+                                const runtime_v1_LinuxContainerResources *resources, Error *error);
 } EngineOps;
 
 struct Engine {

@@ -52,7 +52,8 @@ int harness_pod_events(void) {
 
 static void engine_new(Harness *h) {
         const EngineEvents events = { .container_changed = on_container, .pod_changed = on_pod };
-        const NativeEngineConfig config = { .crun_path = "/usr/bin/crun", .libexec_path = h->libexec, .run_directory = h->run };
+        const NativeEngineConfig config = {
+                        .crun_path = "/usr/bin/crun", .libexec_path = h->libexec, .run_directory = h->run};
         _cleanup_error_ Error error = ERROR_INIT;
 
         CHECK_EQ(systemd_new(h->event, &h->systemd), 0);
@@ -64,10 +65,12 @@ static void engine_new(Harness *h) {
 
 /* The image's only layer: busybox with some of its applets, users and groups. */
 static void make_layer(const char *layers) {
-        static const char *const applets[] = { "sh", "cat", "echo", "sleep", "ls", "id", "true", "false", "kill", "ps",
-                                               "readlink", "touch", "mkdir", "stat", "hostname", "grep", "yes", "seq",
-                                               "head", "tail", "pwd", "env", "tr", "dd", "wc", "mount", "stty", "setsid" };
-        _cleanup_free_ char *root = strprintf("%s/1/fs", layers), *program = NULL, *to = strprintf("%s/bin/busybox", root);
+        static const char *const applets[] = {"sh",       "cat",  "echo", "sleep",    "ls",    "id",    "true",
+                                              "false",    "kill", "ps",   "readlink", "touch", "mkdir", "stat",
+                                              "hostname", "grep", "yes",  "seq",      "head",  "tail",  "pwd",
+                                              "env",      "tr",   "dd",   "wc",       "mount", "stty",  "setsid"};
+        _cleanup_free_ char *root = strprintf("%s/1/fs", layers), *program = NULL,
+                            *to = strprintf("%s/bin/busybox", root);
         size_t size;
         int fd;
 
@@ -98,7 +101,8 @@ bool harness_init(Harness *h) {
         if (geteuid() != 0 || access("/run/systemd/private", F_OK) < 0 ||
             read_file(AT_FDCWD, "/proc/1/comm", 64, &comm, NULL) < 0 || !startswith(comm, "systemd") ||
             access("/usr/bin/crun", X_OK) < 0 || access(BUSYBOX, X_OK) < 0 || !pod || !create) {
-                fprintf(stderr, "This needs root, systemd as PID 1, crun, busybox, and RKTLET_POD and RKTLET_CREATE\n");
+                fprintf(stderr,
+                        "This needs root, systemd as PID 1, crun, busybox, and RKTLET_POD and RKTLET_CREATE\n");
                 return false;
         }
         *h = (Harness) {
@@ -187,7 +191,7 @@ void harness_check_empty(Harness *h) {
         }
 }
 
-/* --- pods --------------------------------------------------------------------------------------------------------- */
+/* --- pods -------------------------------------------------------------------------------------------------------- */
 
 static char *test_id(void) {
         char id[ID_LENGTH + 1];
@@ -260,7 +264,7 @@ void pod_end(TestPod *p) {
         free(p);
 }
 
-/* --- containers --------------------------------------------------------------------------------------------------- */
+/* --- containers -------------------------------------------------------------------------------------------------- */
 
 TestContainer *container_new(TestPod *p, const char *script) {
         static char *layers[] = { (char *) "1", NULL };
@@ -337,7 +341,8 @@ EngineContainerState container_wait(TestContainer *c) {
 void container_stop(TestContainer *c, uint64_t timeout_usec) {
         _cleanup_error_ Error error = ERROR_INIT;
 
-        must(c->pod->h->engine->ops->container_stop(c->pod->h->engine, &c->view, c->info.stop_signal, timeout_usec, &error),
+        must(c->pod->h->engine->ops->container_stop(c->pod->h->engine, &c->view, c->info.stop_signal, timeout_usec,
+                                                    &error),
              &error, "container_stop");
 }
 

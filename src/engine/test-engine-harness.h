@@ -1,6 +1,6 @@
 #pragma once
-/* For tests of the native engine against a real systemd: an engine, pods and containers with a busybox image. Everything
- * lies below one directory in /var/lib and one in /run, and is checked to be gone at the end. */
+/* For tests of the native engine against a real systemd: an engine, pods and containers with a busybox image.
+ * Everything lies below one directory in /var/lib and one in /run, and is checked to be gone at the end. */
 
 #include "basic/fiber.h"
 #include "basic/file-util.h"

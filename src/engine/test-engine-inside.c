@@ -1,4 +1,5 @@
-/* What a container is given and what it sees, against a real systemd and crun: to be run in a machine of test/machine. */
+/* What a container is given and what it sees, against a real systemd and crun: to be run in a machine of test/machine.
+ */
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -22,7 +23,8 @@ static int inside(void *userdata) {
         p->config.linux.sysctls = &(runtime_v1_LinuxPodSandboxConfig_SysctlsEntry) {
                 (char *) "net.ipv4.ip_local_port_range", (char *) "2000 3000" };
         pod_start(p);
-        c = container_new(p, "cat /etc/hostname /etc/resolv.conf /proc/sys/net/ipv4/ip_local_port_range; hostname; id -u; id -G;"
+        c = container_new(p, "cat /etc/hostname /etc/resolv.conf /proc/sys/net/ipv4/ip_local_port_range; hostname; id "
+                             "-u; id -G;"
                              "pwd; env | grep -e HOME -e HOSTNAME; grep -e Cap -e NoNew -e Seccomp: /proc/self/status;"
                              "ls /proc/self/fd; cat /proc/self/cgroup; echo x >/dev/stdout; echo shm > /dev/shm/x;"
                              "grep -e ' / ' -e ' /dev/shm ' /proc/mounts; cat /proc/self/oom_score_adj");
@@ -171,7 +173,8 @@ static int privileged(void *userdata) {
         p->config.linux.security_context.namespace_options.pid = runtime_v1_NamespaceMode_NODE;
         pod_start(p);
         c = container_new(p, "cat /proc/1/comm; ls /dev/fuse; mount -t tmpfs x /tmp && echo mounted; hostname;"
-                             "for n in net ipc uts pid; do readlink /proc/self/ns/$n; done; touch /etc/x /proc/sys/kernel/hostname");
+                             "for n in net ipc uts pid; do readlink /proc/self/ns/$n; done; touch /etc/x "
+                             "/proc/sys/kernel/hostname");
         c->config.has_linux = c->config.linux.has_security_context = true;
         c->config.linux.security_context.privileged = true;
         container_create(c);
@@ -191,9 +194,12 @@ static int privileged(void *userdata) {
 
         /* And one that may do nothing. */
         free(out);
-        c = container_new(p, "for p in /x /etc/hosts /etc/resolv.conf /proc/sys/kernel/hostname /sys/x; do touch $p && exit 1; done;"
-                             "mount -t tmpfs x /tmp && exit 2; echo h > /proc/sysrq-trigger && exit 3; touch /dev/shm/y;"
-                             "test -e /dev/fuse && exit 4; setsid true && ! unshare -U true && cat /proc/keys | wc -c; true");
+        c = container_new(p,
+                          "for p in /x /etc/hosts /etc/resolv.conf /proc/sys/kernel/hostname /sys/x; do touch $p && "
+                          "exit 1; done;"
+                          "mount -t tmpfs x /tmp && exit 2; echo h > /proc/sysrq-trigger && exit 3; touch /dev/shm/y;"
+                          "test -e /dev/fuse && exit 4; setsid true && ! unshare -U true && cat /proc/keys | wc -c; "
+                          "true");
         c->config.has_linux = c->config.linux.has_security_context = true;
         c->config.linux.security_context.readonly_rootfs = true;
         c->config.linux.security_context.has_seccomp = true;
@@ -264,6 +270,58 @@ static int pids(void *userdata) {
         return 0;
 }
 
+static int limits(void *userdata) {
+        TestPod *p = pod_new(&h);
+        runtime_v1_LinuxContainerResources_UnifiedEntry unified[] = { { (char *) "memory.high", (char *) "33000000" },
+                                                                      { (char *) "memory.oom.group", (char *) "1" } };
+        runtime_v1_HugepageLimit huge = { (char *) "2MB", 0 };
+        runtime_v1_LinuxContainerResources update = { .memory_limit_in_bytes = 77000000, .cpu_shares = 2 };
+        _cleanup_error_ Error error = ERROR_INIT;
+        TestContainer *c;
+
+        pod_start(p);
+        c = container_new(p, "while :; do sleep 0.02; done");
+        c->config.has_linux = c->config.linux.has_resources = true;
+        c->config.linux.resources = (runtime_v1_LinuxContainerResources) {
+                .cpu_shares = 1024,
+                .cpu_quota = 50000,
+                .cpu_period = 100000,
+                .memory_limit_in_bytes = 64000000,
+                .memory_swap_limit_in_bytes = 65000000,
+                .cpuset_cpus = (char *) "0-1",
+                .cpuset_mems = (char *) "0",
+                .unified = unified,
+                .unified_count = ELEMENTSOF(unified),
+                .hugepage_limits = &huge,
+                .hugepage_limits_count = 1,
+        };
+        container_create(c);
+        container_start(c);
+        harness_on_host("systemctl show %s >/tmp/show; for p in CPUWeight=39 CPUQuotaPerSecUSec=500ms "
+                        "CPUQuotaPeriodUSec=100ms MemoryMax=64000000 MemorySwapMax=1000000 AllowedCPUs=0-1 "
+                        "AllowedMemoryNodes=0 MemoryHigh=33000000 OOMPolicy=kill TasksMax=infinity "
+                        "DevicePolicy=closed Delegate=yes IgnoreSIGPIPE=no KillMode=mixed; do "
+                        "grep -qx $p /tmp/show || { echo $p >&2; exit 1; }; done", c->unit);
+        CHECK_EQ(h.engine->ops->container_update(h.engine, &c->view, &update, &error), 0);
+        harness_on_host("systemctl show %s >/tmp/show; for p in CPUWeight=1 MemoryMax=77000000 MemoryHigh=33000000; do "
+                        "grep -qx $p /tmp/show || { echo $p >&2; exit 1; }; done; rm /tmp/show", c->unit);
+        container_remove(c);
+
+        /* A file that the kernel doesn't have is an error, and nothing is left. */
+        unified[0] = (runtime_v1_LinuxContainerResources_UnifiedEntry) { (char *) "no.such", (char *) "1" };
+        c = container_new(p, "true");
+        c->config.has_linux = c->config.linux.has_resources = true;
+        c->config.linux.resources.unified = unified;
+        c->config.linux.resources.unified_count = 1;
+        CHECK(container_try_create(c, &error) < 0);
+        check_contains(error.message, "no.such");
+        CHECK_EQ(mkdir_parents(AT_FDCWD, c->run_directory, 0700), 0);
+        container_remove(c);
+        pod_end(p);
+        harness_check_empty(&h);
+        return 0;
+}
+
 static int terminal(void *userdata) {
         TestPod *p = pod_new(&h);
         TestContainer *c = container_new(p, "stty -a >/dev/null && echo tty; readlink /proc/self/fd/0; exit 9");
@@ -287,6 +345,7 @@ TEST_IN_FIBER(mounts)
 TEST_IN_FIBER(propagation)
 TEST_IN_FIBER(privileged)
 TEST_IN_FIBER(pids)
+TEST_IN_FIBER(limits)
 TEST_IN_FIBER(terminal)
 
 int main(int argc, char **argv) {
@@ -296,6 +355,7 @@ int main(int argc, char **argv) {
                 { "mounts reach the container and the host as asked", test_propagation },
                 { "privileged, the host's namespaces, and the opposite", test_privileged },
                 { "PID namespaces that are shared", test_pids },
+                { "limits are properties of the unit", test_limits },
                 { "a terminal", test_terminal },
         };
 

@@ -199,7 +199,8 @@ static int execs(void *userdata) {
         static const char *const failing[] = { "sh", "-c", "echo o; echo e >&2; exit 3", NULL };
         static const char *const killed[] = { "sh", "-c", "kill -9 $$", NULL };
         static const char *const missing[] = { "no-such", NULL };
-        static const char *const hanging[] = { "sh", "-c", "trap '' TERM; sleep 8765 & setsid sleep 8765 & sleep 8765", NULL };
+        static const char *const hanging[] = {"sh", "-c", "trap '' TERM; sleep 8765 & setsid sleep 8765 & sleep 8765",
+                                              NULL};
         static const char *const background[] = { "sh", "-c", "sleep 5 >/dev/null 2>&1 & echo done", NULL };
         EngineExecResult result = {};
         Error error = ERROR_INIT;
@@ -389,7 +390,8 @@ static int large_tree(void *userdata) {
         _cleanup_free_ char *out = NULL;
 
         pod_start(p);
-        out = container_output_of(p, "i=0; while [ $i -lt 400 ]; do mkdir -p /d/$i; echo > /d/$i/f; i=$((i+1)); done", 0);
+        out = container_output_of(p, "i=0; while [ $i -lt 400 ]; do mkdir -p /d/$i; echo > /d/$i/f; i=$((i+1)); done",
+                                  0);
         pod_end(p);
         harness_check_empty(&h);
         return 0;
@@ -461,8 +463,8 @@ static int compare(const void *a, const void *b) {
 }
 
 static int latency(void *userdata) {
-        enum { POD, CREATE, START, STOP, REMOVE, POD_END, _N };
-        static const char *const names[_N] = { "pod start", "create", "start", "stop", "remove", "pod end" };
+        enum { POD, CREATE, START, EXEC, STOP, REMOVE, POD_END, _N };
+        static const char *const names[_N] = { "pod start", "create", "start", "exec", "stop", "remove", "pod end" };
         enum { ROUNDS = 20 };
         uint64_t t[_N][ROUNDS], x;
 
@@ -479,6 +481,9 @@ static int latency(void *userdata) {
                 x = now_usec(CLOCK_MONOTONIC);
                 container_start(c);
                 t[START][i] = now_usec(CLOCK_MONOTONIC) - x;
+                x = now_usec(CLOCK_MONOTONIC);
+                free(container_exec(c, "true"));
+                t[EXEC][i] = now_usec(CLOCK_MONOTONIC) - x;
                 x = now_usec(CLOCK_MONOTONIC);
                 container_stop(c, 0);
                 t[STOP][i] = now_usec(CLOCK_MONOTONIC) - x;

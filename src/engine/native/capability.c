@@ -111,7 +111,8 @@ int capabilities_from_config(const runtime_v1_LinuxContainerSecurityContext *con
         c = &context->capabilities;
         r = mask_from_names(c->add_capabilities, c->add_capabilities_count, "added", &add_all, &add, error);
         if (r >= 0)
-                r = mask_from_names(c->drop_capabilities, c->drop_capabilities_count, "dropped", &drop_all, &drop, error);
+                r = mask_from_names(c->drop_capabilities, c->drop_capabilities_count, "dropped", &drop_all, &drop,
+                                    error);
         if (r >= 0)
                 r = mask_from_names(c->add_ambient_capabilities, c->add_ambient_capabilities_count, "ambient",
                                     &ambient_all, &ambient, error);

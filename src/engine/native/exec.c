@@ -1,5 +1,5 @@
-/* ExecSync: a command in a container, with its output caught. Each runs in a cgroup of its own below the container's, so
- * that its end can be made the end of all it started. */
+/* ExecSync: a command in a container, with its output caught. Each runs in a cgroup of its own below the container's,
+ * so that its end can be made the end of all it started. */
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -75,7 +75,8 @@ static void exec_cgroup_done(ExecCgroup *g) {
 static int exec_cgroup_make(NativeContainer *n, ExecCgroup *g, Error *error) {
         g->parent_fd = cgroup_open(n->control_group);
         if (g->parent_fd < 0)
-                return error_setf(error, GRPC_FAILED_PRECONDITION, "container %s doesn't run: its cgroup is gone", n->id);
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "container %s doesn't run: its cgroup is gone",
+                                  n->id);
         do
                 /* Some may be left of an earlier life of the daemon. */
                 (void) snprintf(g->name, sizeof g->name, "exec-%u", n->n_execs++);
@@ -139,13 +140,14 @@ static int check_runtime(int log_fd, const char *command, Error *error) {
                           text ?: message);
 }
 
-int native_container_exec_sync(Engine *engine, const EngineContainer *c, const char *const *argv, uint64_t timeout_usec,
-                               EngineExecResult *ret, Error *error) {
+int native_container_exec_sync(Engine *engine, const EngineContainer *c, const char *const *argv,
+                               uint64_t timeout_usec, EngineExecResult *ret, Error *error) {
         NativeEngine *e = native_engine(engine);
         NativeContainer *n = native_container_find(e, c->id);
         const char *const runtime_argv[] = {
-                runtime_program(&e->runtime), "--root", e->crun_root, "--cgroup-manager=disabled", "--log", "/proc/self/fd/4",
-                "--log-format", "json", "exec", "--process", "/proc/self/fd/3", c->id, NULL,
+                runtime_program(&e->runtime), "--root", e->crun_root, "--cgroup-manager=disabled",
+                "--log", "/proc/self/fd/4", "--log-format", "json",
+                "exec", "--process", "/proc/self/fd/3", c->id, NULL,
         };
         _cleanup_(process_result_done) ProcessResult result = {};
         _cleanup_(exec_cgroup_done) ExecCgroup g = { .parent_fd = -1, .fd = -1 };
@@ -179,8 +181,10 @@ int native_container_exec_sync(Engine *engine, const EngineContainer *c, const c
         exec_cgroup_remove(&g, r < 0);
         if (r == -ETIMEDOUT && error) {
                 error_clear(error);
-                return error_setf(error, GRPC_DEADLINE_EXCEEDED, "the command did not end within %llu ms and was killed",
-                                  (unsigned long long) (timeout_usec / USEC_PER_MSEC)), -ETIMEDOUT;
+                return error_setf(error, GRPC_DEADLINE_EXCEEDED,
+                                  "the command did not end within %llu ms and was killed",
+                                  (unsigned long long) (timeout_usec / USEC_PER_MSEC)),
+                       -ETIMEDOUT;
         }
         if (r < 0)
                 return r;

@@ -12,7 +12,7 @@
 
 #define START_ERROR_MAX 4096U
 
-/* --- objects ------------------------------------------------------------------------------------------------------ */
+/* --- objects ----------------------------------------------------------------------------------------------------- */
 
 NativeContainer *native_container_ref(NativeContainer *n) {
         if (n)
@@ -85,7 +85,7 @@ void native_container_forget(NativeContainer *n) {
         native_container_unref(n);
 }
 
-/* --- the end ------------------------------------------------------------------------------------------------------ */
+/* --- the end ----------------------------------------------------------------------------------------------------- */
 
 static bool has_ended(const NativeContainer *n) {
         return n->state.phase == ENGINE_CONTAINER_EXITED || n->state.phase == ENGINE_CONTAINER_UNKNOWN;
@@ -127,10 +127,13 @@ static int complete_exit(void *userdata) {
 }
 
 static void begin_exit(NativeContainer *n) {
+        int r;
+
         if (n->exiting)
                 return;
         n->exiting = true;
-        if (fiber_spawn(n->engine->event, "container-exit", complete_exit, native_container_ref(n), unrefp, NULL) < 0) {
+        r = fiber_spawn(n->engine->event, "container-exit", complete_exit, native_container_ref(n), unrefp, NULL);
+        if (r < 0) {
                 /* No memory for it: told without. */
                 native_container_unref(n);
                 n->state.phase = ENGINE_CONTAINER_EXITED;
@@ -138,9 +141,9 @@ static void begin_exit(NativeContainer *n) {
         }
 }
 
-/* --- out of memory ------------------------------------------------------------------------------------------------ */
+/* --- out of memory ----------------------------------------------------------------------------------------------- */
 
-/* The number of processes of its cgroup that the kernel ended for want of memory; 0 when it can't be read (any more). */
+/* The number of its processes that the kernel ended for want of memory; 0 when it can't be read (any more). */
 static uint64_t count_oom_kills(const NativeContainer *n) {
         char text[512], *line;
         ssize_t size;
@@ -180,11 +183,12 @@ static void watch_memory(NativeContainer *n) {
         n->state.oom_killed = count_oom_kills(n) > 0;
 }
 
-/* --- following ---------------------------------------------------------------------------------------------------- */
+/* --- following --------------------------------------------------------------------------------------------------- */
 
 static void take_exit(NativeContainer *n, const UnitState *state) {
         n->state.finished_usec = state->exec_main_exit_usec ?: now_usec(CLOCK_REALTIME);
-        n->state.exit_code = state->exec_main_code == CLD_EXITED ? state->exec_main_status : 128 + state->exec_main_status;
+        n->state.exit_code =
+                        state->exec_main_code == CLD_EXITED ? state->exec_main_status : 128 + state->exec_main_status;
         if (streq_ptr(state->result, "oom-kill") || count_oom_kills(n) > 0)
                 n->state.oom_killed = true;
         if (n->state.exit_code == 0)
@@ -248,7 +252,7 @@ int native_container_wait_seen(NativeContainer *n, Error *error) {
         return 0;
 }
 
-/* --- start -------------------------------------------------------------------------------------------------------- */
+/* --- start ------------------------------------------------------------------------------------------------------- */
 
 static int run_start(NativeEngine *e, const NativeContainer *n, Error *error) {
         const char *const argv[] = { runtime_program(&e->runtime), "--root", e->crun_root, "start", n->id, NULL };
@@ -263,7 +267,8 @@ static int run_start(NativeEngine *e, const NativeContainer *n, Error *error) {
         if (r >= 0 || (r == -ENXIO && n->state.pid > 0 && kill(n->state.pid, 0) >= 0))
                 return 0;
         if (r == -ENXIO)
-                return error_setf(error, GRPC_FAILED_PRECONDITION, "cannot start container %s: its process has ended", n->id);
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "cannot start container %s: its process has ended",
+                                  n->id);
 
         r = process_run(&(ProcessOptions) { .argv = argv, .error_max = 4096, .timeout_usec = RUNTIME_TIMEOUT_USEC },
                         &result, error);
@@ -302,7 +307,8 @@ int native_container_start(Engine *engine, const EngineContainer *c, EngineConta
         if (!n)
                 return error_setf(error, GRPC_FAILED_PRECONDITION, "container %s was not created", c->id);
         if (n->start_error)
-                return error_setf(error, GRPC_FAILED_PRECONDITION, "cannot start container %s: %s", c->id, n->start_error);
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "cannot start container %s: %s", c->id,
+                                  n->start_error);
         if (n->started || n->exiting)
                 return error_setf(error, GRPC_FAILED_PRECONDITION, "container %s is not in the state created", c->id);
         r = fiber_check();
@@ -330,7 +336,7 @@ int native_container_start(Engine *engine, const EngineContainer *c, EngineConta
         return 0;
 }
 
-/* --- stop --------------------------------------------------------------------------------------------------------- */
+/* --- stop -------------------------------------------------------------------------------------------------------- */
 
 /* The stop signal and the grace. 0: it has ended; -ETIMEDOUT: it hasn't. */
 static int stop_gently(NativeContainer *n, int signo, uint64_t timeout_usec, Error *error) {
@@ -381,7 +387,7 @@ int native_container_stop(Engine *engine, const EngineContainer *c, int signo, u
         return 0;
 }
 
-/* --- after a restart of the daemon -------------------------------------------------------------------------------- */
+/* --- after a restart of the daemon ------------------------------------------------------------------------------- */
 
 /* Whether `crun start` was done is seen from the FIFO on which the container waits for it; when, from the time of its
  * removal. */
@@ -448,7 +454,7 @@ int native_container_load(Engine *engine, const EngineContainer *c, EngineContai
         return 0;
 }
 
-/* --- removal ------------------------------------------------------------------------------------------------------ */
+/* --- removal ----------------------------------------------------------------------------------------------------- */
 
 typedef struct Release {
         NativeEngine *engine;
@@ -481,8 +487,8 @@ static int release_in_pod(NativeEngine *e, const EngineContainer *c, Error *erro
         r = pod_client_remove_streams(socket_path, c->id, &why);
         if (r >= 0)
                 r = pod_client_unmount(socket_path, rootfs, &why);
-        /* Nobody listens: it is down, and its mounts went with it. (While its process is started again systemd holds the
-         * socket.) */
+        /* Nobody listens: it is down, and its mounts went with it. (While its process is started again systemd holds
+         * the socket.) */
         if (r == -ENOENT || r == -ECONNREFUSED)
                 return 0;
         if (r < 0)
@@ -560,7 +566,7 @@ int native_container_remove(Engine *engine, const EngineContainer *c, Error *err
         return 0;
 }
 
-/* --- smaller ones ------------------------------------------------------------------------------------------------- */
+/* --- smaller ones ------------------------------------------------------------------------------------------------ */
 
 int native_container_reopen_log(Engine *engine, const EngineContainer *c, Error *error) {
         NativeContainer *n = native_container_find(native_engine(engine), c->id);
@@ -570,8 +576,8 @@ int native_container_reopen_log(Engine *engine, const EngineContainer *c, Error 
         return pod_client_reopen_log(n->pod_socket_path, c->id, error);
 }
 
-int native_container_update(Engine *engine, const EngineContainer *c, const runtime_v1_LinuxContainerResources *resources,
-                            Error *error) {
+int native_container_update(Engine *engine, const EngineContainer *c,
+                            const runtime_v1_LinuxContainerResources *resources, Error *error) {
         NativeEngine *e = native_engine(engine);
         NativeContainer *n = native_container_find(e, c->id);
         _cleanup_(unit_properties_freep) UnitProperties *p = NULL;

@@ -61,10 +61,11 @@ static int creation_init(Creation *k) {
         k->log = strprintf("%s/runtime.log", d);
         k->pid_file = strprintf("%s/pid", d);
         k->console = strprintf("%s/tty", d);
-        return k->rootfs && k->log && k->pid_file && k->console && unit_properties_new(&k->properties) >= 0 ? 0 : -ENOMEM;
+        return k->rootfs && k->log && k->pid_file && k->console && unit_properties_new(&k->properties) >= 0 ? 0
+                                                                                                            : -ENOMEM;
 }
 
-/* --- streams ------------------------------------------------------------------------------------------------------ */
+/* --- streams ----------------------------------------------------------------------------------------------------- */
 
 /* The pipes belong to the container's user, so that it can open /dev/stdout again. */
 static int make_pipe(Creation *k, int stream) {
@@ -121,7 +122,8 @@ static int accept_console(Creation *k) {
         } control = {};
         char text[256];
         struct iovec iov = { text, sizeof text };
-        struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+        struct msghdr m = {
+                        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
         _cleanup_close_ int fd = -1;
         int r;
 
@@ -136,7 +138,8 @@ static int accept_console(Creation *k) {
         if (recvmsg(fd, &m, MSG_CMSG_CLOEXEC) < 0)
                 return error_set(k->error, -errno, "the terminal of container %s did not come", k->c->id);
         if (m.msg_controllen < CMSG_LEN(sizeof(int)) || control.header.cmsg_type != SCM_RIGHTS)
-                return error_setf(k->error, GRPC_INTERNAL, "the terminal of container %s came without a descriptor", k->c->id);
+                return error_setf(k->error, GRPC_INTERNAL, "the terminal of container %s came without a descriptor",
+                                  k->c->id);
         memcpy(&k->tty_fd, CMSG_DATA(&control.header), sizeof(int));
         return 0;
 }
@@ -166,7 +169,7 @@ static int hand_over_streams(Creation *k) {
         return r < 0 ? error_prefix(k->error, r, "cannot log the output of container %s", k->c->id) : 0;
 }
 
-/* --- root and configuration --------------------------------------------------------------------------------------- */
+/* --- root and configuration -------------------------------------------------------------------------------------- */
 
 static int write_config(Creation *k) {
         _cleanup_(pod_files_done) OciPodFiles files = {};
@@ -237,7 +240,7 @@ static int make_root(Creation *k) {
         return pod_client_mount(socket_path, fd, k->rootfs, k->error);
 }
 
-/* --- unit --------------------------------------------------------------------------------------------------------- */
+/* --- unit -------------------------------------------------------------------------------------------------------- */
 
 static int make_argv(Creation *k, char ***ret) {
         const char *const argv[] = {

@@ -57,13 +57,14 @@ static int check_pod(const EnginePod *pod, Error *error) {
                                   (int) n->network, (int) n->pid, (int) n->ipc);
         if (n->has_userns_options && n->userns_options.mode != runtime_v1_NamespaceMode_NODE)
                 return error_setf(error, GRPC_UNIMPLEMENTED, "user namespaces are not supported yet");
-        if (strlen(hostname) > 64 || strspn(hostname, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._") !=
-                                             strlen(hostname))
-                return error_setf(error, GRPC_INVALID_ARGUMENT, "'%.80s' is no hostname of at most 64 characters", hostname);
+        if (strlen(hostname) > 64 ||
+            strspn(hostname, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._") != strlen(hostname))
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "'%.80s' is no hostname of at most 64 characters",
+                                  hostname);
         return 0;
 }
 
-/* --- following ---------------------------------------------------------------------------------------------------- */
+/* --- following --------------------------------------------------------------------------------------------------- */
 
 NativePod *native_pod_ref(NativePod *p) {
         if (p)
@@ -150,7 +151,8 @@ static void on_unit(const char *unit, const UnitState *state, void *userdata) {
         }
         if (down && may_come_back(state)) {
                 if (!p->settle && p->engine &&
-                    sd_event_add_time_relative(p->engine->event, &p->settle, CLOCK_MONOTONIC, SETTLE_USEC, 0, on_settled, p) < 0)
+                    sd_event_add_time_relative(p->engine->event, &p->settle, CLOCK_MONOTONIC, SETTLE_USEC, 0,
+                                               on_settled, p) < 0)
                         set_state(p, /* running= */ false, /* pid= */ 0);
                 else
                         set_state(p, p->state.running || !p->up, /* pid= */ 0);
@@ -221,7 +223,7 @@ int native_pod_wait_pid(NativePod *p, pid_t *ret, Error *error) {
         return -ENOENT;
 }
 
-/* --- start -------------------------------------------------------------------------------------------------------- */
+/* --- start ------------------------------------------------------------------------------------------------------- */
 
 static int pod_arguments(NativeEngine *e, const EnginePod *pod, char ***ret, Error *error) {
         _cleanup_strv_free_ char **argv = NULL;
@@ -386,7 +388,7 @@ int native_pod_netns(Engine *engine, const EnginePod *pod, char **ret, Error *er
         return 0;
 }
 
-/* --- end ---------------------------------------------------------------------------------------------------------- */
+/* --- end --------------------------------------------------------------------------------------------------------- */
 
 /* Containers that nobody stopped go first: their log goes through the pod's process. */
 static void kill_containers(NativeEngine *e, const char *pod_id) {
@@ -399,8 +401,8 @@ static void kill_containers(NativeEngine *e, const char *pod_id) {
                 NativeContainer *left = NULL;
 
                 HASH_ITER(hh, e->containers, n, next)
-                        if (streq(n->pod_id, pod_id) && n->up && n->watch && n->state.phase != ENGINE_CONTAINER_EXITED &&
-                            n->control_group) {
+                        if (streq(n->pod_id, pod_id) && n->up && n->watch &&
+                            n->state.phase != ENGINE_CONTAINER_EXITED && n->control_group) {
                                 left = n;
                                 break;
                         }

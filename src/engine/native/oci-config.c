@@ -1,5 +1,5 @@
-/* The OCI runtime configuration. Nothing of the request's or image's annotations and labels gets into it: some runtimes
- * obey some of them (CVE-2024-3154). */
+/* The OCI runtime configuration. Nothing of the request's or image's annotations and labels gets into it: some
+ * runtimes obey some of them (CVE-2024-3154). */
 
 #include "engine/native/oci-config.h"
 
@@ -19,7 +19,8 @@ static const char *const readonly_paths[] = {
 };
 
 static const runtime_v1_LinuxContainerSecurityContext *context_of(const EngineContainer *c) {
-        return c->config->has_linux && c->config->linux.has_security_context ? &c->config->linux.security_context : NULL;
+        return c->config->has_linux && c->config->linux.has_security_context ? &c->config->linux.security_context
+                                                                             : NULL;
 }
 
 static const runtime_v1_LinuxSandboxSecurityContext *pod_context_of(const EngineContainer *c) {
@@ -80,7 +81,8 @@ static json_t *user_to_json(const OciUser *u) {
                         json_decref(groups);
                         return NULL;
                 }
-        return json_pack("{s:I, s:I, s:o}", "uid", (json_int_t) u->uid, "gid", (json_int_t) u->gid, "additionalGids", groups);
+        return json_pack("{s:I, s:I, s:o}", "uid", (json_int_t)u->uid, "gid", (json_int_t)u->gid, "additionalGids",
+                         groups);
 }
 
 static int oom_score_adj(const OciInput *in, int *ret, Error *error) {
@@ -102,7 +104,8 @@ void oci_output_done(OciOutput *o) {
 
 /* The command is executed by a program of ours, which has to set variables that JSON can't hold. */
 static int add_helper(const OciInput *in, json_t *args, json_t *mounts, Error *error) {
-        const char *const before[OCI_HELPER_ARGUMENTS] = { OCI_HELPER_PATH, "--environment", OCI_ENVIRONMENT_PATH, "--" };
+        const char *const before[OCI_HELPER_ARGUMENTS] = {OCI_HELPER_PATH, "--environment", OCI_ENVIRONMENT_PATH,
+                                                          "--"};
         const char *const files[][2] = { { in->helper, OCI_HELPER_PATH }, { in->environment, OCI_ENVIRONMENT_PATH } };
 
         for (size_t i = 0; i < ELEMENTSOF(before); i++)
@@ -161,7 +164,8 @@ static int make_namespaces(const OciInput *in, bool privileged, json_t **ret, Er
         if (!a)
                 return error_oom(error);
         failed = add_namespace(a, "mount", NULL) < 0 || (in->net && add_namespace(a, "network", in->net) < 0) ||
-                 (in->ipc && add_namespace(a, "ipc", in->ipc) < 0) || (in->uts && add_namespace(a, "uts", in->uts) < 0) ||
+                 (in->ipc && add_namespace(a, "ipc", in->ipc) < 0) ||
+                 (in->uts && add_namespace(a, "uts", in->uts) < 0) ||
                  ((in->pid || in->pid_private) && add_namespace(a, "pid", in->pid_private ? NULL : in->pid) < 0) ||
                  (!privileged && add_namespace(a, "cgroup", NULL) < 0);
         if (failed)

@@ -1,6 +1,6 @@
 #pragma once
-/* The OCI runtime configuration (config.json) of a container, from the request, the pod's and the image's configuration.
- * Pure: it looks at nothing but the host's /dev and, where asked for, a seccomp profile. */
+/* The OCI runtime configuration (config.json) of a container, from the request, the pod's and the image's
+ * configuration. Pure: it looks at nothing but the host's /dev and, where asked for, a seccomp profile. */
 
 #include <jansson.h>
 
@@ -23,7 +23,8 @@ typedef struct OciInput {
         const char *net, *ipc, *uts;
         const char *pid;
         bool pid_private;       /* a pid namespace of its own instead */
-        /* Only looked at when there are variables that JSON can't hold: paths of rktlet-create and of a file for them. */
+        /* Only looked at when there are variables that JSON can't hold: paths of rktlet-create and of a file for them.
+         */
         const char *helper, *environment;
 } OciInput;
 

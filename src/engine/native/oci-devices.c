@@ -111,16 +111,18 @@ static int add_asked_for(Devices *d, const runtime_v1_Device *device) {
         d->permissions = isempty(device->permissions) ? "rwm" : device->permissions;
         if (!permissions_are_valid(d->permissions))
                 return error_setf(d->error, GRPC_INVALID_ARGUMENT,
-                                  "permissions '%.16s' of device %s are something else than r, w and m", d->permissions, host);
+                                  "permissions '%.16s' of device %s are something else than r, w and m",
+                                  d->permissions, host);
         if (host[0] != '/' || inside[0] != '/')
                 return error_setf(d->error, GRPC_INVALID_ARGUMENT, "a path of device '%s' is not absolute", host);
         if (stat(host, &st) < 0)
-                return error_setf(d->error, GRPC_FAILED_PRECONDITION, "device %s of the host: %s", host, strerror(errno));
+                return error_setf(d->error, GRPC_FAILED_PRECONDITION, "device %s of the host: %s", host,
+                                  strerror(errno));
         if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))
                 return add_node(d, inside, &st);
         if (!S_ISDIR(st.st_mode))
-                return error_setf(d->error, GRPC_FAILED_PRECONDITION, "%s of the host is neither a device nor a folder",
-                                  host);
+                return error_setf(d->error, GRPC_FAILED_PRECONDITION,
+                                  "%s of the host is neither a device nor a folder", host);
         r = add_directory(d, AT_FDCWD, host, inside);
         return r < 0 ? error_set(d->error, r, "cannot look at the devices below %s", host) : 0;
 }
@@ -138,7 +140,8 @@ int oci_devices(const runtime_v1_ContainerConfig *config, bool privileged, UnitP
                 if (r < 0)
                         return r;
         } else if (p) {
-                /* "closed" has null, zero, full, random, urandom, tty, ptmx and pts; any node may be made, none opened. */
+                /* "closed" has null, zero, full, random, urandom, tty, ptmx and pts; any node may be made, none
+                 * opened. */
                 (void) unit_properties_add_string(p, "DevicePolicy", "closed");
                 (void) unit_properties_add_device_allow(p, "char-*", "m");
                 (void) unit_properties_add_device_allow(p, "block-*", "m");

@@ -14,12 +14,15 @@ typedef struct DefaultMount {
 } DefaultMount;
 
 static const DefaultMount defaults[] = {
-        { "/proc", "proc", "proc", { "nosuid", "noexec", "nodev" } },
-        { "/dev", "tmpfs", "tmpfs", { "nosuid", "strictatime", "mode=755", "size=65536k" } },
-        { "/dev/pts", "devpts", "devpts", { "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5" } },
-        { "/dev/mqueue", "mqueue", "mqueue", { "nosuid", "noexec", "nodev" } },
-        { "/sys", "sysfs", "sysfs", { "nosuid", "noexec", "nodev", "ro" } },
-        { "/sys/fs/cgroup", "cgroup", "cgroup", { "nosuid", "noexec", "nodev", "relatime", "ro" } },
+                {"/proc", "proc", "proc", {"nosuid", "noexec", "nodev"}},
+                {"/dev", "tmpfs", "tmpfs", {"nosuid", "strictatime", "mode=755", "size=65536k"}},
+                {"/dev/pts",
+                 "devpts",
+                 "devpts",
+                 {"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+                {"/dev/mqueue", "mqueue", "mqueue", {"nosuid", "noexec", "nodev"}},
+                {"/sys", "sysfs", "sysfs", {"nosuid", "noexec", "nodev", "ro"}},
+                {"/sys/fs/cgroup", "cgroup", "cgroup", {"nosuid", "noexec", "nodev", "relatime", "ro"}},
 };
 
 /* Compares as mount points: slashes at the end and doubled ones mean nothing. */
@@ -67,8 +70,9 @@ static int add_default(json_t *array, const DefaultMount *d, bool privileged, Er
                 if (json_array_append_new(options, json_string(o)) < 0)
                         return error_oom(error);
         }
-        if (!options || json_array_append_new(array, json_pack("{s:s, s:s, s:s, s:O}", "destination", d->destination, "type",
-                                                               d->type, "source", d->source, "options", options)) < 0)
+        if (!options ||
+            json_array_append_new(array, json_pack("{s:s, s:s, s:s, s:O}", "destination", d->destination, "type",
+                                                   d->type, "source", d->source, "options", options)) < 0)
                 return error_oom(error);
         return 0;
 }
@@ -80,8 +84,8 @@ static int add_bind(json_t *array, const char *source, const char *destination, 
         for (size_t i = 0; o && options[i]; i++)
                 if (json_array_append_new(o, json_string(options[i])) < 0)
                         return error_oom(error);
-        if (!o || json_array_append_new(array, json_pack("{s:s, s:s, s:s, s:O}", "destination", destination, "type", "bind",
-                                                         "source", source, "options", o)) < 0)
+        if (!o || json_array_append_new(array, json_pack("{s:s, s:s, s:s, s:O}", "destination", destination, "type",
+                                                         "bind", "source", source, "options", o)) < 0)
                 return error_oom(error);
         return 0;
 }
@@ -92,14 +96,16 @@ static int check_mount(const runtime_v1_Mount *m, Error *error) {
         if (m->has_image && !isempty(m->image.image))
                 return error_setf(error, GRPC_UNIMPLEMENTED, "mount %s: image volumes are not supported yet", inside);
         if (m->uidMappings_count > 0 || m->gidMappings_count > 0)
-                return error_setf(error, GRPC_UNIMPLEMENTED, "mount %s: id-mapped mounts are not supported yet", inside);
+                return error_setf(error, GRPC_UNIMPLEMENTED, "mount %s: id-mapped mounts are not supported yet",
+                                  inside);
         if (inside[0] != '/' && isempty(inside))
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "a mount of %s has no container_path", host);
         if (host[0] != '/')
-                return error_setf(error, GRPC_INVALID_ARGUMENT, "host_path '%s' of mount %s is not absolute", host, inside);
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "host_path '%s' of mount %s is not absolute", host,
+                                  inside);
         if (strlen(host) >= PATH_MAX || strlen(inside) >= PATH_MAX)
-                return error_setf(error, GRPC_INVALID_ARGUMENT, "a path of mount %.64s is longer than %d bytes", inside,
-                                  PATH_MAX - 1);
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "a path of mount %.64s is longer than %d bytes",
+                                  inside, PATH_MAX - 1);
         if (path_depth(inside) == 0)
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "nothing can be mounted over the root of a container");
         if (m->propagation != runtime_v1_MountPropagation_PROPAGATION_PRIVATE &&
@@ -108,7 +114,8 @@ static int check_mount(const runtime_v1_Mount *m, Error *error) {
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "propagation %d of mount %s is unknown",
                                   (int) m->propagation, inside);
         if (m->recursive_read_only && !m->readonly)
-                return error_setf(error, GRPC_INVALID_ARGUMENT, "mount %s is recursive_read_only, but not readonly", inside);
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "mount %s is recursive_read_only, but not readonly",
+                                  inside);
         if (m->recursive_read_only && m->propagation != runtime_v1_MountPropagation_PROPAGATION_PRIVATE)
                 return error_setf(error, GRPC_INVALID_ARGUMENT,
                                   "mount %s is recursive_read_only, which needs private propagation", inside);

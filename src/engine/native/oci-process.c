@@ -41,8 +41,8 @@ int oci_args(const runtime_v1_ContainerConfig *config, const ImageConfig *image,
         if (config->args_count > 0)
                 r = append_all(a, config->args, config->args_count, "an argument of the container", error);
         else if (config->command_count == 0)
-                r = append_all(a, image ? image->cmd : NULL, image ? strv_length(image->cmd) : 0, "the image's command",
-                               error);
+                r = append_all(a, image ? image->cmd : NULL, image ? strv_length(image->cmd) : 0,
+                               "the image's command", error);
         if (r < 0)
                 return r;
         if (json_array_size(a) == 0)
@@ -104,11 +104,13 @@ static int env_set(Env *e, const char *name, size_t name_size, const char *value
                 return error_setf(error, GRPC_INVALID_ARGUMENT,
                                   "a name in the environment of the %s is empty, or has '=' or NUL in it", whose);
         if (value_size > 0 && memchr(value, 0, value_size))
-                return error_setf(error, GRPC_INVALID_ARGUMENT, "environment variable '%.*s' of the %s has a NUL in its value",
-                                  (int) MIN(name_size, (size_t) 64), name, whose);
+                return error_setf(error, GRPC_INVALID_ARGUMENT,
+                                  "environment variable '%.*s' of the %s has a NUL in its value",
+                                  (int)MIN(name_size, (size_t)64), name, whose);
         e->size += name_size + value_size + 2;
         if (e->size > OCI_ENV_SIZE_MAX)
-                return error_setf(error, GRPC_INVALID_ARGUMENT, "the environment is larger than %u bytes", OCI_ENV_SIZE_MAX);
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "the environment is larger than %u bytes",
+                                  OCI_ENV_SIZE_MAX);
 
         text = malloc(name_size + value_size + 2);
         if (!text)
@@ -121,7 +123,8 @@ static int env_set(Env *e, const char *name, size_t name_size, const char *value
         HASH_FIND(hh, e->names, name, name_size, v);
         if (!v) {
                 if (json_array_size(e->array) >= OCI_ENV_MAX)
-                        return error_setf(error, GRPC_INVALID_ARGUMENT, "more than %u environment variables", OCI_ENV_MAX);
+                        return error_setf(error, GRPC_INVALID_ARGUMENT, "more than %u environment variables",
+                                          OCI_ENV_MAX);
                 if (env_add(e, name, name_size, &v) < 0)
                         return error_oom(error);
         }
@@ -244,9 +247,11 @@ int signal_from_name(const char *s) {
                 return SIGRTMIN;
         if (streq(name, "RTMAX"))
                 return SIGRTMAX;
-        if ((offset = startswith(name, "RTMIN+")) && parse_u32(offset, &n) >= 0 && n <= (uint32_t) (SIGRTMAX - SIGRTMIN))
+        if ((offset = startswith(name, "RTMIN+")) && parse_u32(offset, &n) >= 0 &&
+            n <= (uint32_t)(SIGRTMAX - SIGRTMIN))
                 return SIGRTMIN + (int) n;
-        if ((offset = startswith(name, "RTMAX-")) && parse_u32(offset, &n) >= 0 && n <= (uint32_t) (SIGRTMAX - SIGRTMIN))
+        if ((offset = startswith(name, "RTMAX-")) && parse_u32(offset, &n) >= 0 &&
+            n <= (uint32_t)(SIGRTMAX - SIGRTMIN))
                 return SIGRTMAX - (int) n;
         return -EINVAL;
 }

@@ -19,9 +19,9 @@
 /* command replaces entry point and command of the image, args replaces the image's command. */
 int oci_args(const runtime_v1_ContainerConfig *config, const ImageConfig *image, json_t **ret, Error *error);
 
-/* The later wins: PATH, TERM, then the image's, HOSTNAME, then the request's; HOME (of passwd) only where there is none.
- * The OCI configuration is JSON, through which only UTF-8 gets: variables with other bytes are appended to `raw`, each
- * as "NAME=VALUE" with a NUL, and the process has to set them itself (rktlet-create --environment). */
+/* The later wins: PATH, TERM, then the image's, HOSTNAME, then the request's; HOME (of passwd) only where there is
+ * none. The OCI configuration is JSON, through which only UTF-8 gets: variables with other bytes are appended to
+ * `raw`, each as "NAME=VALUE" with a NUL, and the process has to set them itself (rktlet-create --environment). */
 int oci_env(const runtime_v1_ContainerConfig *config, const ImageConfig *image, const char *hostname, const char *home,
             json_t **ret, Buffer *raw, Error *error);
 

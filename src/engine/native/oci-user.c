@@ -197,8 +197,8 @@ static void wanted_done(Wanted *w) {
 
 static int check_id(int64_t id, const char *what, Error *error) {
         if (id < 0 || id > OCI_USER_ID_MAX)
-                return error_setf(error, GRPC_INVALID_ARGUMENT, "%s %lld is not between 0 and %lld", what, (long long) id,
-                                  (long long) OCI_USER_ID_MAX);
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "%s %lld is not between 0 and %lld", what,
+                                  (long long)id, (long long)OCI_USER_ID_MAX);
         return 0;
 }
 

@@ -19,7 +19,7 @@ typedef struct OciUser {
 
 void oci_user_done(OciUser *u);
 
-/* rootfs_fd: the container's root. context may be NULL, image_user NULL or "". InvalidArgument for what the request has
- * wrong, FailedPrecondition for what the image has. */
+/* rootfs_fd: the container's root. context may be NULL, image_user NULL or "". InvalidArgument for what the request
+ * has wrong, FailedPrecondition for what the image has. */
 int oci_user_resolve(int rootfs_fd, const runtime_v1_LinuxContainerSecurityContext *context, const char *image_user,
                      OciUser *ret, Error *error);

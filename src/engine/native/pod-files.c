@@ -38,9 +38,11 @@ static int check_words(char *const *words, size_t n, const char *what, Error *er
                 for (const char *s = words[i]; *s; s++)
                         if ((unsigned char) *s <= ' ' || *s == 0x7f)
                                 return error_setf(error, GRPC_INVALID_ARGUMENT,
-                                                  "a %s of the DNS configuration has a blank or control character", what);
+                                                  "a %s of the DNS configuration has a blank or control character",
+                                                  what);
                 if (!words[i][0])
-                        return error_setf(error, GRPC_INVALID_ARGUMENT, "a %s of the DNS configuration is empty", what);
+                        return error_setf(error, GRPC_INVALID_ARGUMENT, "a %s of the DNS configuration is empty",
+                                          what);
         }
         return 0;
 }
@@ -139,10 +141,10 @@ int pod_files_write(const EnginePod *pod, Error *error) {
         return r;
 }
 
-/* --- sysctls ------------------------------------------------------------------------------------------------------ */
+/* --- sysctls ----------------------------------------------------------------------------------------------------- */
 
-/* "net.ipv4.ip_forward" or "net/ipv4/conf/eth0.1/forwarding": the first separator decides, as in sysctl.d(5). The result
- * has slashes. NULL when it is none. */
+/* "net.ipv4.ip_forward" or "net/ipv4/conf/eth0.1/forwarding": the first separator decides, as in sysctl.d(5). The
+ * result has slashes. NULL when it is none. */
 static char *sysctl_path(const char *name) {
         char separator = name[strcspn(name, "./")], *path;
 
@@ -189,7 +191,8 @@ static int check_sysctl(const EnginePod *pod, const char *name, const char *path
                         return error_setf(error, GRPC_INVALID_ARGUMENT,
                                           "the value of sysctl %s has a control character, '+' or '='", name);
         if (strlen(value) > 1024)
-                return error_setf(error, GRPC_INVALID_ARGUMENT, "the value of sysctl %s is longer than 1024 bytes", name);
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "the value of sysctl %s is longer than 1024 bytes",
+                                  name);
         if (startswith(path, "net/")) {
                 if (!pod_has_network(pod))
                         return error_setf(error, GRPC_INVALID_ARGUMENT,
@@ -214,7 +217,8 @@ int pod_sysctl_arguments(const EnginePod *pod, char ***argv, Error *error) {
         if (config->linux.sysctls_count > SYSCTLS_MAX)
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "more than %u sysctls", SYSCTLS_MAX);
         for (size_t i = 0; i < config->linux.sysctls_count; i++) {
-                const char *name = strempty(config->linux.sysctls[i].key), *value = strempty(config->linux.sysctls[i].value);
+                const char *name = strempty(config->linux.sysctls[i].key),
+                           *value = strempty(config->linux.sysctls[i].value);
                 _cleanup_free_ char *path = sysctl_path(name);
 
                 r = check_sysctl(pod, name, path, value, error);

@@ -1,5 +1,5 @@
-/* Limits of a container: what systemd knows is set by its properties, so that systemctl shows it and a reload keeps it;
- * the rest are files of the cgroup, which is delegated to us. */
+/* Limits of a container: what systemd knows is set by its properties, so that systemctl shows it and a reload keeps
+ * it; the rest are files of the cgroup, which is delegated to us. */
 
 #include "engine/native/resources.h"
 
@@ -86,8 +86,9 @@ static int parse_cpu_list(const char *s, const char *what, CpuList *ret, Error *
         if (r == -ENOMEM)
                 return error_oom(error);
         if (r < 0)
-                return error_setf(error, GRPC_INVALID_ARGUMENT, "%s '%.64s' is no list such as 0-3,7 with numbers below %u",
-                                  what, s, RESOURCES_CPUS_MAX);
+                return error_setf(error, GRPC_INVALID_ARGUMENT,
+                                  "%s '%.64s' is no list such as 0-3,7 with numbers below %u", what, s,
+                                  RESOURCES_CPUS_MAX);
         free(ret->mask);
         *ret = l;
         return 0;
@@ -154,8 +155,8 @@ static int unified_number(const char *key, const char *value, uint64_t *ret, Err
                 return 0;
         }
         if (parse_u64(value, ret) < 0 || *ret >= LIMIT_UNSET)
-                return error_setf(error, GRPC_INVALID_ARGUMENT, "'%.64s' of unified '%s' is no number and not 'max'", value,
-                                  key);
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "'%.64s' of unified '%s' is no number and not 'max'",
+                                  value, key);
         return 0;
 }
 
@@ -170,12 +171,14 @@ static int unified_cpu_max(const char *value, Resources *ret, Error *error) {
         if (k < 0)
                 return error_oom(error);
         if (strv_length(words) < 1 || strv_length(words) > 2)
-                return error_setf(error, GRPC_INVALID_ARGUMENT, "'%.64s' of unified 'cpu.max' is not \"QUOTA PERIOD\"", value);
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "'%.64s' of unified 'cpu.max' is not \"QUOTA PERIOD\"",
+                                  value);
         k = unified_number("cpu.max", words[0], &quota, error);
         if (k < 0)
                 return k;
         if (words[1] && parse_u64(words[1], &period) < 0)
-                return error_setf(error, GRPC_INVALID_ARGUMENT, "'%.64s' of unified 'cpu.max' is not \"QUOTA PERIOD\"", value);
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "'%.64s' of unified 'cpu.max' is not \"QUOTA PERIOD\"",
+                                  value);
         r.cpu_quota = quota == UINT64_MAX ? -1 : (int64_t) MIN(quota, (uint64_t) INT64_MAX);
         r.cpu_period = (int64_t) MIN(period, (uint64_t) INT64_MAX);
         return parse_cpu(&r, ret, error);
@@ -217,7 +220,8 @@ static int unified_one(const char *key, const char *value, Resources *ret, Error
                 return 0;
         }
         if (!file_name_is_valid(key) || strpbrk(value, "\n\r") || strlen(value) > 4096)
-                return error_setf(error, GRPC_INVALID_ARGUMENT, "unified '%.64s' is no cgroup file that can be set", key);
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "unified '%.64s' is no cgroup file that can be set",
+                                  key);
         k = strv_extendf(&ret->files, "%s=%s", key, value);
         return k < 0 ? error_oom(error) : 0;
 }
@@ -240,8 +244,8 @@ static int parse_files(const runtime_v1_LinuxContainerResources *r, Resources *r
                 if (!name)
                         return error_oom(error);
                 if (isempty(h->page_size) || strchr(h->page_size, '.') || !file_name_is_valid(name))
-                        return error_setf(error, GRPC_INVALID_ARGUMENT, "'%.64s' is no size of a huge page, such as 2MB",
-                                          strempty(h->page_size));
+                        return error_setf(error, GRPC_INVALID_ARGUMENT,
+                                          "'%.64s' is no size of a huge page, such as 2MB", strempty(h->page_size));
                 k = strv_extendf(&ret->optional_files, "%s=%llu", name, (unsigned long long) h->limit);
                 if (k < 0)
                         return error_oom(error);

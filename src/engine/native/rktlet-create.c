@@ -1,5 +1,5 @@
-/* The process with which a container's unit starts: enters the pod's mount namespace and becomes the OCI runtime there.
- * PID 1 can't do that for a transient unit of ours, and the daemon isn't the unit's parent.
+/* The process with which a container's unit starts: enters the pod's mount namespace and becomes the OCI runtime
+ * there. PID 1 can't do that for a transient unit of ours, and the daemon isn't the unit's parent.
  *
  *     rktlet-create --log FILE --mount-namespace PATH [--shared ROOTFS] -- RUNTIME ARGUMENT…
  *     rktlet-create --remove PATH
@@ -106,7 +106,7 @@ static int with_environment(const char *path, char **command) {
 }
 
 int main(int argc, char **argv) {
-        static char *const environment[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL };
+        static char *const environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL};
         const char *namespace = NULL, *shared = NULL, *variables = NULL;
         int i, r;
 

@@ -1,5 +1,5 @@
-/* The root of a container. Layers are named relative to the store's folder, because the kernel's option string is a page
- * at most, and a single option of the newer mount calls 255 bytes. */
+/* The root of a container. Layers are named relative to the store's folder, because the kernel's option string is a
+ * page at most, and a single option of the newer mount calls 255 bytes. */
 
 #include "engine/native/rootfs.h"
 
@@ -75,8 +75,8 @@ static void fs_message(int fs_fd, char *buffer, size_t size) {
 }
 
 /* "volatile": what a container writes is of no use after a crash of the machine, since it is never started again; so
- * nothing is synced for it, above all not the whole file system at each unmount. redirect_dir, metacopy: attributes that
- * an image could bring along are not obeyed. */
+ * nothing is synced for it, above all not the whole file system at each unmount. redirect_dir, metacopy: attributes
+ * that an image could bring along are not obeyed. */
 static int mount_detached(const Overlay *o, int *ret_fd, Error *error) {
         _cleanup_close_ int fs_fd = -1;
         const char *const strings[][2] = {
@@ -110,8 +110,10 @@ static int mount_detached(const Overlay *o, int *ret_fd, Error *error) {
 
 /* The same by way of a mount point, for images of many layers. */
 static int mount_at_scratch(const Overlay *o, const char *scratch, int *ret_fd, Error *error) {
-        _cleanup_free_ char *options = strprintf("lowerdir=%s,upperdir=%s,workdir=%s,redirect_dir=nofollow,metacopy=off,"
-                                                 "volatile", o->lower, o->upper, o->work);
+        _cleanup_free_ char *options =
+                        strprintf("lowerdir=%s,upperdir=%s,workdir=%s,redirect_dir=nofollow,metacopy=off,"
+                                  "volatile",
+                                  o->lower, o->upper, o->work);
         int fd, r = 0;
 
         if (!options)
@@ -166,7 +168,7 @@ int rootfs_mount(const EngineContainer *c, const char *scratch, int *ret_fd, Err
         return r;
 }
 
-/* --- removal ------------------------------------------------------------------------------------------------------ */
+/* --- removal ----------------------------------------------------------------------------------------------------- */
 
 typedef struct Count {
         int left, depth;
@@ -201,8 +203,8 @@ static int remove_by_child(const char *helper, const char *path, Error *error) {
         if (result.code != CLD_EXITED || result.status != 0) {
                 _cleanup_free_ char *why = utf8_sanitize(strempty(result.error));
 
-                return error_setf(error, GRPC_INTERNAL, "cannot remove %s: %s %s", path, process_result_describe(&result),
-                                  strempty(why));
+                return error_setf(error, GRPC_INTERNAL, "cannot remove %s: %s %s", path,
+                                  process_result_describe(&result), strempty(why));
         }
         return 0;
 }

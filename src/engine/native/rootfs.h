@@ -1,6 +1,6 @@
 #pragma once
-/* The root of a container: an overlay of the image's layers and a directory of its own, as a detached mount that nobody
- * sees until the pod process attaches it in the pod's mount namespace. */
+/* The root of a container: an overlay of the image's layers and a directory of its own, as a detached mount that
+ * nobody sees until the pod process attaches it in the pod's mount namespace. */
 
 #include "basic/error.h"
 #include "basic/macro.h"

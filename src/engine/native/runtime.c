@@ -32,8 +32,9 @@ const char *runtime_program(Runtime *r) {
 
         if (stat(r->path, &st) < 0)
                 return r->path; /* its execution will say why */
-        if (r->fd >= 0 && st.st_ino == r->seen.st_ino && st.st_dev == r->seen.st_dev && st.st_size == r->seen.st_size &&
-            st.st_mtim.tv_sec == r->seen.st_mtim.tv_sec && st.st_mtim.tv_nsec == r->seen.st_mtim.tv_nsec)
+        if (r->fd >= 0 && st.st_ino == r->seen.st_ino && st.st_dev == r->seen.st_dev &&
+            st.st_size == r->seen.st_size && st.st_mtim.tv_sec == r->seen.st_mtim.tv_sec &&
+            st.st_mtim.tv_nsec == r->seen.st_mtim.tv_nsec)
                 return r->fd_path;
         r->fd = safe_close(r->fd);
         r->fd = mount_read_only(r->path);

@@ -1,7 +1,7 @@
 /* The default filter allows every system call that libseccomp knows, but those that act on the whole machine or have
- * been a way out of containers too often; what libseccomp doesn't know answers ENOSYS, so that a newer call is not open by
- * accident. It is compiled here, once, and handed to crun ready-made: crun would compile it for every container, which
- * takes as long as all the rest of its work. */
+ * been a way out of containers too often; what libseccomp doesn't know answers ENOSYS, so that a newer call is not
+ * open by accident. It is compiled here, once, and handed to crun ready-made: crun would compile it for every
+ * container, which takes as long as all the rest of its work. */
 
 #include "engine/native/seccomp.h"
 
@@ -277,8 +277,8 @@ static int add_by_old_name(json_t *config, const char *name, uint64_t capabiliti
         return add_localhost(config, path, error);
 }
 
-int seccomp_add_to_config(const runtime_v1_LinuxContainerSecurityContext *context, uint64_t capabilities, json_t *config,
-                          Error *error) {
+int seccomp_add_to_config(const runtime_v1_LinuxContainerSecurityContext *context, uint64_t capabilities,
+                          json_t *config, Error *error) {
         if (!context || context->privileged)
                 return 0;
         if (!context->has_seccomp)

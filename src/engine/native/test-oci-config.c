@@ -23,7 +23,8 @@ typedef struct Fixture {
         OciInput in;
 } Fixture;
 
-static char *image_env[] = { (char *) "PATH=/image", (char *) "BOTH=image", (char *) "BAD", (char *) "=x", (char *) "EMPTY=", NULL };
+static char *image_env[] = {(char *)"PATH=/image", (char *)"BOTH=image", (char *)"BAD",
+                            (char *)"=x",          (char *)"EMPTY=",     NULL};
 static char *image_entrypoint[] = { (char *) "/entry", (char *) "point", NULL };
 static char *image_cmd[] = { (char *) "one", (char *) "two", NULL };
 static char *command[] = { (char *) "sh" };
@@ -213,11 +214,13 @@ static void test_variables_that_are_not_utf8_go_another_way(void) {
         CHECK_EQ(out.environment.size, 5);
         CHECK(memcmp(out.environment.data, "X=\xff\xfe", 5) == 0);
         process = json_object_get(out.config, "process");
-        CHECK_WORDS(json_object_get(process, "env"), "PATH=/image BOTH=image EMPTY= HOSTNAME=host Y=fine HOME=/home/x");
+        CHECK_WORDS(json_object_get(process, "env"),
+                    "PATH=/image BOTH=image EMPTY= HOSTNAME=host Y=fine HOME=/home/x");
         CHECK_WORDS(json_object_get(process, "args"), OCI_HELPER_PATH " --environment " OCI_ENVIRONMENT_PATH " -- sh");
         mounts = json_object_get(out.config, "mounts");
         CHECK_STREQ(json_get_string(json_array_get(mounts, json_array_size(mounts) - 2), "source"), "/libexec/helper");
-        CHECK_STREQ(json_get_string(json_array_get(mounts, json_array_size(mounts) - 1), "source"), "/run/environment");
+        CHECK_STREQ(json_get_string(json_array_get(mounts, json_array_size(mounts) - 1), "source"),
+                    "/run/environment");
         for (size_t i = 0; i < ELEMENTSOF(kv); i++)
                 free(kv[i].value);
 }
@@ -373,8 +376,8 @@ static char *mount_words(json_t *j) {
         json_t *m;
         size_t i;
 
-        json_array_foreach(json_object_get(j, "mounts"), i, m)
-                CHECK_EQ(strv_extendf(&l, "%s<%s", json_get_string(m, "destination"), json_get_string(m, "source")), 0);
+        json_array_foreach(json_object_get(j, "mounts"), i, m) CHECK_EQ(
+                        strv_extendf(&l, "%s<%s", json_get_string(m, "destination"), json_get_string(m, "source")), 0);
         return strv_join(l, " ");
 }
 
@@ -392,8 +395,9 @@ static void test_mounts(void) {
         fixture(&f);
         j = make(&f);
         got = mount_words(j);
-        CHECK_STREQ(got, "/proc<proc /dev<tmpfs /dev/pts<devpts /dev/mqueue<mqueue /sys<sysfs /sys/fs/cgroup<cgroup "
-                         "/dev/shm</p/shm /etc/hostname</p/hostname /etc/hosts</p/hosts /etc/resolv.conf</p/resolv.conf");
+        CHECK_STREQ(got,
+                    "/proc<proc /dev<tmpfs /dev/pts<devpts /dev/mqueue<mqueue /sys<sysfs /sys/fs/cgroup<cgroup "
+                    "/dev/shm</p/shm /etc/hostname</p/hostname /etc/hosts</p/hosts /etc/resolv.conf</p/resolv.conf");
         f.config.mounts = m;
         f.config.mounts_count = ELEMENTSOF(m);
         k = make(&f);
@@ -410,11 +414,13 @@ static void test_mount_options(void) {
                 runtime_v1_MountPropagation propagation;
                 const char *options, *root;
         } cases[] = {
-                { false, false, 0, "rbind rprivate rw", "rprivate" },
-                { true, false, 0, "rbind rprivate ro", "rprivate" },
-                { true, true, 0, "rbind rprivate rro", "rprivate" },
-                { false, false, runtime_v1_MountPropagation_PROPAGATION_HOST_TO_CONTAINER, "rbind rslave rw", "rslave" },
-                { false, false, runtime_v1_MountPropagation_PROPAGATION_BIDIRECTIONAL, "rbind rshared rw", "rshared" },
+                        {false, false, 0, "rbind rprivate rw", "rprivate"},
+                        {true, false, 0, "rbind rprivate ro", "rprivate"},
+                        {true, true, 0, "rbind rprivate rro", "rprivate"},
+                        {false, false, runtime_v1_MountPropagation_PROPAGATION_HOST_TO_CONTAINER, "rbind rslave rw",
+                         "rslave"},
+                        {false, false, runtime_v1_MountPropagation_PROPAGATION_BIDIRECTIONAL, "rbind rshared rw",
+                         "rshared"},
         };
         Fixture f;
 
@@ -430,7 +436,8 @@ static void test_mount_options(void) {
                 f.config.mounts_count = 1;
                 j = make(&f);
                 all = json_object_get(j, "mounts");
-                CHECK_WORDS(json_object_get(json_array_get(all, json_array_size(all) - 1), "options"), cases[i].options);
+                CHECK_WORDS(json_object_get(json_array_get(all, json_array_size(all) - 1), "options"),
+                            cases[i].options);
                 CHECK_STREQ(json_string_value(get(j, "linux", "rootfsPropagation")), cases[i].root);
         }
 }
@@ -440,14 +447,16 @@ static void test_mounts_that_are_refused(void) {
                 runtime_v1_Mount mount;
                 GrpcCode code;
         } cases[] = {
-                { { .container_path = (char *) "/m", .host_path = (char *) "" }, GRPC_INVALID_ARGUMENT },
-                { { .container_path = (char *) "/m", .host_path = (char *) "rel" }, GRPC_INVALID_ARGUMENT },
-                { { .container_path = (char *) "", .host_path = (char *) "/h" }, GRPC_INVALID_ARGUMENT },
-                { { .container_path = (char *) "/", .host_path = (char *) "/h" }, GRPC_INVALID_ARGUMENT },
-                { { .container_path = (char *) "/m", .host_path = (char *) "/h", .propagation = 9 }, GRPC_INVALID_ARGUMENT },
-                { { .container_path = (char *) "/m", .host_path = (char *) "/h", .recursive_read_only = true },
-                  GRPC_INVALID_ARGUMENT },
-                { { .container_path = (char *) "/m", .has_image = true, .image.image = (char *) "x" }, GRPC_UNIMPLEMENTED },
+                        {{.container_path = (char *)"/m", .host_path = (char *)""}, GRPC_INVALID_ARGUMENT},
+                        {{.container_path = (char *)"/m", .host_path = (char *)"rel"}, GRPC_INVALID_ARGUMENT},
+                        {{.container_path = (char *)"", .host_path = (char *)"/h"}, GRPC_INVALID_ARGUMENT},
+                        {{.container_path = (char *)"/", .host_path = (char *)"/h"}, GRPC_INVALID_ARGUMENT},
+                        {{.container_path = (char *)"/m", .host_path = (char *)"/h", .propagation = 9},
+                         GRPC_INVALID_ARGUMENT},
+                        {{.container_path = (char *)"/m", .host_path = (char *)"/h", .recursive_read_only = true},
+                         GRPC_INVALID_ARGUMENT},
+                        {{.container_path = (char *)"/m", .has_image = true, .image.image = (char *)"x"},
+                         GRPC_UNIMPLEMENTED},
         };
         Fixture f;
 
@@ -563,7 +572,8 @@ static void test_seccomp(void) {
 }
 
 TEST_MAIN(TEST_CASE(test_arguments), TEST_CASE(test_environment), TEST_CASE(test_environment_is_bounded_and_fast),
-          TEST_CASE(test_variables_that_are_not_utf8_go_another_way), TEST_CASE(test_working_directory), TEST_CASE(test_stop_signals), TEST_CASE(test_capabilities), TEST_CASE(test_process),
+          TEST_CASE(test_variables_that_are_not_utf8_go_another_way), TEST_CASE(test_working_directory),
+          TEST_CASE(test_stop_signals), TEST_CASE(test_capabilities), TEST_CASE(test_process),
           TEST_CASE(test_namespaces), TEST_CASE(test_mounts), TEST_CASE(test_mount_options),
           TEST_CASE(test_mounts_that_are_refused), TEST_CASE(test_paths), TEST_CASE(test_devices),
           TEST_CASE(test_annotations_and_labels_get_nowhere), TEST_CASE(test_seccomp))

@@ -36,7 +36,8 @@ static void fresh(void) {
             "1000:x:0:0:a user named like a number:/evil:/bin/sh\n"
             "rel:x:1003:1003::home/rel:/bin/sh\n"
             "last:x:1004:1004::/home/last:/bin/sh");
-        put("etc/group", "root:x:0:\napp:x:1002:\nextra:x:2001:other,app\nmore:x:2002:app,last\nbad:x:4294967296:app\nend:x:2003:last");
+        put("etc/group", "root:x:0:\napp:x:1002:\nextra:x:2001:other,app\nmore:x:2002:app,last\nbad:x:4294967296:"
+                         "app\nend:x:2003:last");
 }
 
 static void done(void) {

@@ -14,8 +14,21 @@ static void check_list(const char *s, const char *want) {
 }
 
 static void test_cpu_lists(void) {
-        static const char *const wrong[] = { "", ",", "1,", "a", "-1", "1-", "3-1", "1--2", "1-2-3", " 1", "1 ", "8192",
-                                             "0-99999999999", "18446744073709551616", "1;2" };
+        static const char *const wrong[] = {"",
+                                            ",",
+                                            "1,",
+                                            "a",
+                                            "-1",
+                                            "1-",
+                                            "3-1",
+                                            "1--2",
+                                            "1-2-3",
+                                            " 1",
+                                            "1 ",
+                                            "8192",
+                                            "0-99999999999",
+                                            "18446744073709551616",
+                                            "1;2"};
         CpuList l;
 
         check_list("0", "01");
@@ -85,17 +98,20 @@ static void test_cpu(void) {
 static void test_memory(void) {
         Resources r;
 
-        r = parse(&(runtime_v1_LinuxContainerResources) { .memory_limit_in_bytes = 100, .memory_swap_limit_in_bytes = 150 });
+        r = parse(&(runtime_v1_LinuxContainerResources){.memory_limit_in_bytes = 100,
+                                                        .memory_swap_limit_in_bytes = 150});
         CHECK_EQ(r.memory_max, 100);
         CHECK_EQ(r.memory_swap_max, 50);
-        r = parse(&(runtime_v1_LinuxContainerResources) { .memory_limit_in_bytes = 100, .memory_swap_limit_in_bytes = 100 });
+        r = parse(&(runtime_v1_LinuxContainerResources){.memory_limit_in_bytes = 100,
+                                                        .memory_swap_limit_in_bytes = 100});
         CHECK_EQ(r.memory_swap_max, 0);
-        r = parse(&(runtime_v1_LinuxContainerResources) { .memory_limit_in_bytes = -1, .memory_swap_limit_in_bytes = -1 });
+        r = parse(&(runtime_v1_LinuxContainerResources){.memory_limit_in_bytes = -1,
+                                                        .memory_swap_limit_in_bytes = -1});
         CHECK_EQ(r.memory_max, UINT64_MAX);
         CHECK_EQ(r.memory_swap_max, UINT64_MAX);
         refused(&(runtime_v1_LinuxContainerResources) { .memory_limit_in_bytes = -2 });
         refused(&(runtime_v1_LinuxContainerResources) { .memory_swap_limit_in_bytes = 5 });
-        refused(&(runtime_v1_LinuxContainerResources) { .memory_limit_in_bytes = 10, .memory_swap_limit_in_bytes = 5 });
+        refused(&(runtime_v1_LinuxContainerResources){.memory_limit_in_bytes = 10, .memory_swap_limit_in_bytes = 5});
 }
 
 static void test_unified(void) {
@@ -106,9 +122,18 @@ static void test_unified(void) {
                 { (char *) "cpuset.cpus", (char *) "1" },
         };
         static const char *const wrong[][2] = {
-                { "../memory.max", "1" }, { "memory/max", "1" }, { "cgroup.procs", "1" }, { "noDot", "1" }, { "", "1" },
-                { "memory.max", "-1" },   { "memory.max", "x" }, { "misc.max", "a\nb" },  { "memory.oom.group", "2" },
-                { "cpu.max", "1 2 3" },   { "a..b", "1" },       { ".hidden", "1" },
+                        {"../memory.max", "1"},
+                        {"memory/max", "1"},
+                        {"cgroup.procs", "1"},
+                        {"noDot", "1"},
+                        {"", "1"},
+                        {"memory.max", "-1"},
+                        {"memory.max", "x"},
+                        {"misc.max", "a\nb"},
+                        {"memory.oom.group", "2"},
+                        {"cpu.max", "1 2 3"},
+                        {"a..b", "1"},
+                        {".hidden", "1"},
         };
         runtime_v1_HugepageLimit huge[] = { { (char *) "2MB", 0 }, { (char *) "1GB", 5 } };
         Resources r;
@@ -129,12 +154,14 @@ static void test_unified(void) {
         resources_done(&r);
 
         for (size_t i = 0; i < ELEMENTSOF(wrong); i++)
-                refused(&(runtime_v1_LinuxContainerResources) {
-                        .unified = &(runtime_v1_LinuxContainerResources_UnifiedEntry) { (char *) wrong[i][0], (char *) wrong[i][1] },
-                        .unified_count = 1 });
-        refused(&(runtime_v1_LinuxContainerResources) {
-                .hugepage_limits = &(runtime_v1_HugepageLimit) { (char *) "../../x", 1 }, .hugepage_limits_count = 1 });
+                refused(&(runtime_v1_LinuxContainerResources){
+                                .unified = &(runtime_v1_LinuxContainerResources_UnifiedEntry){(char *)wrong[i][0],
+                                                                                              (char *)wrong[i][1]},
+                                .unified_count = 1});
+        refused(&(runtime_v1_LinuxContainerResources){
+                        .hugepage_limits = &(runtime_v1_HugepageLimit){(char *)"../../x", 1},
+                        .hugepage_limits_count = 1});
 }
 
-TEST_MAIN(TEST_CASE(test_cpu_lists), TEST_CASE(test_nothing_given_limits_nothing), TEST_CASE(test_cpu), TEST_CASE(test_memory),
-          TEST_CASE(test_unified))
+TEST_MAIN(TEST_CASE(test_cpu_lists), TEST_CASE(test_nothing_given_limits_nothing), TEST_CASE(test_cpu),
+          TEST_CASE(test_memory), TEST_CASE(test_unified))
