@@ -41,6 +41,11 @@ static const struct {
         { ENETUNREACH, GRPC_UNAVAILABLE },
         { EBADMSG, GRPC_DATA_LOSS },
         { EKEYREJECTED, GRPC_UNAUTHENTICATED },
+        /* What a path of the caller's can be. */
+        { ELOOP, GRPC_INVALID_ARGUMENT },
+        { ENOTDIR, GRPC_INVALID_ARGUMENT },
+        { EISDIR, GRPC_INVALID_ARGUMENT },
+        { ENAMETOOLONG, GRPC_INVALID_ARGUMENT },
         { ENODATA, GRPC_UNKNOWN },
 };
 

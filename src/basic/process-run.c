@@ -26,6 +26,7 @@ typedef struct Stream {
         char *data;
         size_t size, allocated, max;
         bool truncated;
+        struct Run *run;
 } Stream;
 
 typedef struct Run {
@@ -109,11 +110,20 @@ static int stream_read(Stream *s) {
         return 1;
 }
 
+static void run_kill(Run *run) {
+        /* Before the child is reaped its number, and so that of its group, is nobody else's. */
+        if (run->options->kill_group)
+                (void) kill(-run->pid, SIGKILL);
+        (void) syscall(SYS_pidfd_send_signal, run->pidfd, SIGKILL, NULL, 0U);
+}
+
 static int on_stream(sd_event_source *source, int fd, uint32_t events, void *userdata) {
         Stream *s = userdata;
         int r;
 
         r = stream_read(s);
+        if (s->truncated && s == &s->run->streams[0] && s->run->options->kill_on_overflow)
+                run_kill(s->run);
         if (r <= 0 && r != -EAGAIN)
                 stream_close(s);
         return 0;
@@ -155,6 +165,7 @@ static int stream_open(Run *run, Stream *s, size_t max, int *ret_child_fd) {
                 return -errno;
         s->fd = fds[0];
         s->max = max;
+        s->run = run;
         *ret_child_fd = fds[1];
         r = fd_set_nonblock(s->fd, true);
         if (r < 0)
@@ -209,13 +220,6 @@ static int run_wait(Run *run, uint64_t timeout_usec) {
                         return r;
         }
         return 0;
-}
-
-static void run_kill(Run *run) {
-        /* Before the child is reaped its number, and so that of its group, is nobody else's. */
-        if (run->options->kill_group)
-                (void) kill(-run->pid, SIGKILL);
-        (void) syscall(SYS_pidfd_send_signal, run->pidfd, SIGKILL, NULL, 0U);
 }
 
 /* What is still in the pipes when the child is gone. Whoever inherited them may hold them open, and fill them, for

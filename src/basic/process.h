@@ -15,6 +15,7 @@ typedef struct ProcessOptions {
         size_t input_size;
         size_t output_max;             /* bytes of standard output kept, 0: /dev/null. More is read and dropped. */
         size_t error_max;              /* the same for standard error */
+        bool kill_on_overflow;         /* a child that prints more than output_max is killed: it may never end */
         int stdin_fd, stdout_fd, stderr_fd; /* > 0: used instead of the above; 0 (unset) or negative: not given */
         int cgroup_fd;                 /* > 0: directory of the cgroup to be born in (CLONE_INTO_CGROUP) */
         const int *pass_fds;           /* kept open in the child at the numbers 3, 4, … */

@@ -309,7 +309,8 @@ int pod_network_remove(Pod *p, Error *error) {
         CniPod cni;
         int r;
 
-        if (!p->network_added)
+        /* An ADD that failed may still owe its DEL: without a cached ADD this does nothing. */
+        if (pod_uses_host_network(p))
                 return 0;
         pod_open_netns(p);
         (void) snprintf(netns, sizeof netns, "/proc/%d/fd/%d", getpid(), p->netns_fd);

@@ -149,8 +149,12 @@ int cni_add(Cni *c, const CniPod *pod, CniResult *ret, Error *error) {
         return 0;
 }
 int cni_del(Cni *c, const CniPod *pod, Error *error) {
-        int r = call('D', error);
+        int r;
 
+        /* Without a cached ADD it does nothing. */
+        if (networks_up == 0)
+                return 0;
+        r = call('D', error);
         if (r >= 0)
                 networks_up--;
         return r;

@@ -163,7 +163,7 @@ static int list_files(const char *directory, char ***ret) {
         return 0;
 }
 
-static int load_file(const char *file, char *const *bin_directories, CniNetwork *ret, Error *error) {
+static int load_file(const char *file, CniNetwork *ret, Error *error) {
         _cleanup_(cni_network_done) CniNetwork n = {};
         _cleanup_free_ char *text = NULL;
         _cleanup_json_ json_t *j = NULL;
@@ -183,9 +183,6 @@ static int load_file(const char *file, char *const *bin_directories, CniNetwork 
         r = cni_network_parse(j, file, &n, error);
         if (r < 0)
                 return r;
-        r = cni_network_check_plugins(&n, bin_directories, error);
-        if (r < 0)
-                return r;
         *ret = n;
         n = (CniNetwork) {};
         return 0;
@@ -203,9 +200,18 @@ int cni_network_load(char *const *conf_directories, char *const *bin_directories
                 if (r < 0)
                         (void) error_set(&first, r, "cannot read %s", *d);
                 STRV_FOREACH(f, files) {
-                        r = load_file(*f, bin_directories, ret, &first);
-                        if (r >= 0)
-                                return 0;
+                        _cleanup_(cni_network_done) CniNetwork n = {};
+
+                        r = load_file(*f, &n, &first);
+                        if (r < 0)
+                                continue;
+                        /* Pods must not land in the next file's network because a program is missing. */
+                        r = cni_network_check_plugins(&n, bin_directories, error);
+                        if (r < 0)
+                                return -ENETDOWN;
+                        *ret = n;
+                        n = (CniNetwork) {};
+                        return 0;
                 }
         }
         where = strv_join(conf_directories, ", ");

@@ -14,8 +14,8 @@ typedef struct CniNetwork {
 
 void cni_network_done(CniNetwork *n);
 
-/* The first usable network by file name in the first folder that has one; a file that can't be used is passed over.
- * -ENETDOWN when there is none: the error names what was found instead. */
+/* The first network by file name in the first folder that has one; a file that is none is passed over. -ENETDOWN when
+ * there is none, or a plugin of it is missing: the error names what was found instead. */
 int cni_network_load(char *const *conf_directories, char *const *bin_directories, CniNetwork *ret, Error *error);
 /* A network from its cached form (name, version and plugins). */
 int cni_network_parse(json_t *list, const char *file, CniNetwork *ret, Error *error);

@@ -8,6 +8,7 @@
 #include "net/cni-config.h"
 
 #define OUTPUT_MAX (1U * 1024U * 1024U)
+#define QUOTE_MAX 200 /* bytes of a plugin's nonsense that an error repeats */
 #define ERROR_OUTPUT_MAX (8U * 1024U)
 #define CNI_ERROR_TRY_AGAIN 11 /* the specification's well-known code: transient, ask again later */
 
@@ -106,6 +107,7 @@ int cni_plugin_run(const CniRuntime *runtime, const char *command, const json_t 
                 .input_size = strlen(conf),
                 .output_max = OUTPUT_MAX,
                 .error_max = ERROR_OUTPUT_MAX,
+                .kill_on_overflow = true,
                 .timeout_usec = runtime->timeout_usec,
                 .kill_group = true,
         };
@@ -113,23 +115,26 @@ int cni_plugin_run(const CniRuntime *runtime, const char *command, const json_t 
         if (r < 0)
                 return error_prefix(error, r, "CNI plugin \"%s\" of network \"%s\" at %s", type, runtime->network_name,
                                     command);
+        if (result.output_truncated)
+                return error_setf(error, GRPC_INTERNAL,
+                                  "CNI plugin \"%s\" of network \"%s\" printed more than %u bytes at %s, and was killed",
+                                  type, runtime->network_name, OUTPUT_MAX, command);
         if (result.code != CLD_EXITED || result.status != 0)
                 return plugin_failed(runtime, type, command, &result, error);
         if (!ret)
                 return 0;
-        if (result.output_truncated)
-                return error_setf(error, GRPC_INTERNAL,
-                                  "CNI plugin \"%s\" of network \"%s\" printed more than %u bytes at %s", type,
-                                  runtime->network_name, OUTPUT_MAX, command);
         if (strspn(result.output, " \t\r\n") < result.output_size) {
                 r = json_parse(result.output, result.output_size, &j, error);
                 if (r < 0 || !json_is_object(j)) {
+                        _cleanup_free_ char *words = NULL;
                         _cleanup_error_ Error e = ERROR_INIT;
 
                         error_move(&e, error);
+                        result.output[MIN(strcspn(result.output, "\n"), (size_t) QUOTE_MAX)] = 0;
+                        words = utf8_sanitize(result.output);
                         return error_setf(error, GRPC_INTERNAL,
-                                          "CNI plugin \"%s\" of network \"%s\" printed no JSON result at %s: %s", type,
-                                          runtime->network_name, command, strempty(e.message));
+                                          "CNI plugin \"%s\" of network \"%s\" printed no JSON result at %s (%s), but: %s",
+                                          type, runtime->network_name, command, strempty(e.message), strempty(words));
                 }
         }
         *ret = TAKE_PTR(j);

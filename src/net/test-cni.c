@@ -552,7 +552,8 @@ static void test_garbage_and_silence_are_errors(void) {
         const struct {
                 const char *script, *words;
         } cases[] = {
-                { "echo nonsense", "no JSON result" },
+                { "echo nonsense", "but: nonsense" },
+                { "exec yes", "more than 1048576 bytes" },
                 { "echo '[1]'", "no JSON result" },
                 { "true", "no result" },
                 { "yes | head -c 3000000", "more than 1048576 bytes" },
