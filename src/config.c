@@ -3,6 +3,7 @@
 
 #include "config.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
@@ -55,6 +56,14 @@ static void print_string(const Setting *s, const void *field, FILE *f) {
 /* The path of an AF_UNIX socket must fit into sockaddr_un. */
 static int parse_socket(const Setting *s, const char *value, void *field) {
         return strlen(value) >= 108 ? -EINVAL : parse_path(s, value, field);
+}
+
+static int parse_address(const Setting *s, const char *value, void *field) {
+        struct in6_addr address;
+
+        if (inet_pton(AF_INET, value, &address) != 1 && inet_pton(AF_INET6, value, &address) != 1)
+                return -EINVAL;
+        return parse_string(value, field);
 }
 
 static int parse_slice(const Setting *s, const char *value, void *field) {
@@ -261,6 +270,9 @@ static const Setting settings[] = {
         { "Manager", "DefaultSlice", parse_slice, print_string, FIELD(default_slice), "rktlet.slice",
           .expected = "a slice name such as \"rktlet.slice\"" },
         TIME("Manager", "StopTimeoutSec", stop_timeout_usec, "0", 0, 3600 * USEC_PER_SEC),
+        { "Manager", "StreamAddress", parse_address, print_string, FIELD(stream_address), "127.0.0.1",
+          .expected = "an IPv4 or IPv6 address" },
+        NUMBER("Manager", "StreamPort", stream_port, "0", 0, 65535, "a port number, or 0"),
         PATH("Engine", "Crun", crun, "/usr/bin/crun"),
         PATH("Engine", "LibexecDirectory", libexec_directory, RKTLET_LIBEXECDIR),
         NUMBER("Engine", "LogLineMax", log_line_max, "16384", 256, 1024 * 1024, "a number of bytes from 256 to 1M"),

@@ -13,6 +13,8 @@ typedef struct Config {
         char *default_slice;    /* parent of the slices of pods that come without one */
         int log_level;          /* LOG_ERR … LOG_DEBUG */
         uint64_t stop_timeout_usec; /* of containers whose pod is stopped */
+        char *stream_address;   /* where the streaming server listens */
+        uint64_t stream_port;   /* 0: any */
         /* [Engine] */
         char *crun, *libexec_directory;
         uint64_t log_line_max;  /* bytes */

@@ -24,10 +24,12 @@
 #include "image/image.h"
 #include "manager/manager.h"
 #include "net/cni.h"
+#include "stream/stream.h"
 #include "systemd/systemd.h"
 
 /* How long calls under way may take when the daemon is told to end; what is then left is cancelled and undone. */
 #define DRAIN_USEC (10 * USEC_PER_SEC)
+#define STREAMS_USEC (2 * USEC_PER_SEC) /* streams have no end of their own: they are cut */
 #define UNDO_USEC (15 * USEC_PER_SEC)
 /* Streams, exec sessions and registries need descriptors; beyond this it isn't load but a leak. */
 #define NOFILE_MAX 65536U
@@ -44,6 +46,7 @@ typedef struct Daemon {
         Manager *manager;
         Engine *engine;
         Cri *cri;
+        StreamServer *streams;
         GrpcServer *server;
         Bus *bus;
         int lock_fd;
@@ -54,6 +57,7 @@ typedef struct Daemon {
 static void daemon_done(Daemon *d) {
         (void) bus_free(d->bus);
         (void) grpc_server_free(d->server);
+        (void) stream_server_free(d->streams);
         (void) cri_free(d->cri);
         (void) manager_free(d->manager);
         (void) engine_free(d->engine);
@@ -240,6 +244,8 @@ static int stop_fiber(void *userdata) {
                         log_notice("Some calls did not end within %u s and were cancelled",
                                    (unsigned) (DRAIN_USEC / USEC_PER_SEC));
         }
+        if (d->streams && stream_server_stop(d->streams, STREAMS_USEC) < 0)
+                log_notice("Some streams are still open");
         if (d->bus)
                 bus_drain_wait(d->bus);
         end_fiber(d->loader);
@@ -404,6 +410,10 @@ static int make_parts(Daemon *d, Error *error) {
         r = cri_new(d->manager, &d->cri);
         if (r < 0)
                 return error_set(error, r, "Cannot set up the Container Runtime Interface");
+        r = stream_server_new(d->event, c->stream_address, (uint16_t) c->stream_port, &d->streams, error);
+        if (r < 0)
+                return r;
+        cri_set_streams(d->cri, d->streams);
         r = grpc_server_new(d->event, cri_methods(), d->cri, &d->server);
         if (r < 0)
                 return error_set(error, r, "Cannot set up the gRPC server");

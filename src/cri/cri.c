@@ -15,6 +15,10 @@ int cri_new(Manager *manager, Cri **ret) {
         return 0;
 }
 
+void cri_set_streams(Cri *c, StreamServer *streams) {
+        c->streams = streams;
+}
+
 Cri *cri_free(Cri *c) {
         return mfree(c);
 }
@@ -216,9 +220,9 @@ static int serve(GrpcCall *call, const void *request, size_t size, void *userdat
         X(RuntimeService, ExecSync, DECODED(ExecSync), cri_exec_sync, 0)                                              \
         X(RuntimeService, GetContainerEvents, DECODED(GetEvents), cri_get_container_events, CRI_STREAMS)              \
         X(RuntimeService, UpdateContainerResources, RAW, NULL, 0)                                                     \
-        X(RuntimeService, Exec, RAW, NULL, 0)                                                                         \
+        X(RuntimeService, Exec, DECODED(Exec), cri_exec, 0)                                                           \
         X(RuntimeService, Attach, RAW, NULL, 0)                                                                       \
-        X(RuntimeService, PortForward, RAW, NULL, 0)                                                                  \
+        X(RuntimeService, PortForward, DECODED(PortForward), cri_port_forward, 0)                                     \
         X(RuntimeService, ContainerStats, RAW, NULL, 0)                                                               \
         X(RuntimeService, ListContainerStats, RAW, NULL, 0)                                                           \
         X(RuntimeService, StreamContainerStats, RAW, NULL, CRI_STREAMS)                                               \

@@ -6,11 +6,14 @@
 #include "basic/macro.h"
 #include "grpc/grpc.h"
 #include "manager/manager.h"
+#include "stream/stream.h"
 
 typedef struct Cri Cri;
 
 /* manager is borrowed and must outlive the server. -ENOMEM. */
 int cri_new(Manager *manager, Cri **ret);
+/* Where Exec, Attach and PortForward send their clients; borrowed. Without one they answer Unavailable. */
+void cri_set_streams(Cri *c, StreamServer *streams);
 /* After the last call has ended. */
 Cri *cri_free(Cri *c);
 DEFINE_TRIVIAL_CLEANUP_FUNC(Cri *, cri_free);

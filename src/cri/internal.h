@@ -9,6 +9,7 @@ typedef struct EventStream EventStream;
 
 struct Cri {
         Manager *manager;
+        StreamServer *streams;
         EventStream *event_streams;
         bool ending;
 };
@@ -82,6 +83,10 @@ int cri_stream_containers(CriCall *c, Error *error);
 int cri_reopen_container_log(CriCall *c, Error *error);
 /* exec.c */
 int cri_exec_sync(CriCall *c, Error *error);
+/* streaming.c */
+int cri_exec(CriCall *c, Error *error);
+int cri_attach(CriCall *c, Error *error);
+int cri_port_forward(CriCall *c, Error *error);
 /* image.c */
 int cri_list_images(CriCall *c, Error *error);
 int cri_stream_images(CriCall *c, Error *error);

@@ -77,6 +77,20 @@ typedef struct EngineExecResult {
 void engine_exec_result_done(EngineExecResult *r);
 #define ENGINE_EXEC_OUTPUT_MAX (16U * 1024U * 1024U) /* each stream, as the peers cap it */
 
+/* Our ends of a command's standard streams: non-blocking, -1 where there is none. With a terminal only its master. */
+typedef struct EnginePipes {
+        int in, out, err, tty;
+} EnginePipes;
+#define ENGINE_PIPES_NONE ((EnginePipes) { -1, -1, -1, -1 })
+
+typedef struct EngineExec {
+        const char *const *argv;
+        bool in, out, err, tty; /* which streams somebody is at; the others are /dev/null. A terminal is all of them. */
+        /* Called in the same fiber when the command has been started; takes the descriptors in any case. */
+        int (*started)(EnginePipes *pipes, void *userdata);
+        void *userdata;
+} EngineExec;
+
 /* Reports; called in the loop's context, must not wait. */
 typedef struct EngineEvents {
         void (*container_changed)(const char *id, const EngineContainerState *state, void *userdata);
@@ -111,6 +125,10 @@ typedef struct EngineOps {
         /* timeout 0: none. -ETIMEDOUT (DeadlineExceeded) when it ran out; all processes of the exec are killed. */
         int (*container_exec_sync)(Engine *e, const EngineContainer *c, const char *const *argv, uint64_t timeout_usec,
                                    EngineExecResult *ret, Error *error);
+        /* Runs a command to its end; 128 + n after a signal. Cancelled, all that it started is killed; otherwise what it
+         * left in the background goes on. */
+        int (*container_exec)(Engine *e, const EngineContainer *c, const EngineExec *exec, int *ret_exit_code,
+                              Error *error);
         int (*container_reopen_log)(Engine *e, const EngineContainer *c, Error *error);
         /* Changes the limits of one that is created or runs; what isn't given stays as it is. */
         int (*container_update)(Engine *e, const EngineContainer *c,

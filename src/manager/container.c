@@ -519,7 +519,7 @@ int container_remove(Container *c, Error *error) {
         return 0;
 }
 
-static int container_check_running(const Container *c, const char *what, Error *error) {
+int container_check_running(const Container *c, const char *what, Error *error) {
         if (c->phase != CONTAINER_RUNNING)
                 return error_setf(error, GRPC_FAILED_PRECONDITION, "cannot %s container %s: it is %s, not running", what,
                                   c->id, container_phase_to_string(c->phase));

@@ -198,3 +198,11 @@ int container_remove(Container *c, Error *error);
 int container_exec_sync(Container *c, const char *const *argv, uint64_t timeout_usec, EngineExecResult *ret,
                         Error *error);
 int container_reopen_log(Container *c, Error *error);
+
+/* FailedPrecondition: "cannot WHAT container …: it is exited, not running". */
+int container_check_running(const Container *c, const char *what, Error *error);
+int pod_check_ready(const Pod *p, const char *what, Error *error);
+/* (fiber) As EngineOps.container_exec. */
+int container_exec(Container *c, const EngineExec *exec, int *ret_exit_code, Error *error);
+/* (fiber) Path of its network namespace, owned by the caller; NULL for the host's. */
+int pod_netns(Pod *p, char **ret, Error *error);

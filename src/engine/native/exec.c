@@ -7,7 +7,7 @@
 
 #include "basic/file-util.h"
 #include "basic/process.h"
-#include "engine/native/internal.h"
+#include "engine/native/exec.h"
 #include "engine/native/oci-config.h"
 #include "engine/native/resources.h"
 
@@ -15,8 +15,12 @@
 #define MOVE_ROUNDS 16 /* a process that forks while it is moved is met in the next round */
 #define EMPTY_TIMEOUT_USEC (2 * USEC_PER_SEC)
 
-/* The container's own process with other arguments: same user, environment, capabilities, and so on. */
-static int make_process_file(const EngineContainer *c, const char *const *argv, int *ret_fd, Error *error) {
+static unsigned process_user(const json_t *process, const char *key) {
+        return (unsigned) json_integer_value(json_object_get(json_object_get(process, "user"), key));
+}
+
+int exec_process_file(const EngineContainer *c, const char *const *argv, bool terminal, uid_t *ret_uid, gid_t *ret_gid,
+                      int *ret_fd, Error *error) {
         _cleanup_free_ char *path = strprintf("%s/config.json", c->run_directory), *text = NULL, *out = NULL;
         _cleanup_json_ json_t *config = NULL, *args = json_array();
         _cleanup_close_ int fd = -1;
@@ -45,7 +49,7 @@ static int make_process_file(const EngineContainer *c, const char *const *argv, 
                         return error_oom(error);
         }
         if (!process || json_object_set(process, "args", args) < 0 ||
-            json_object_set_new(process, "terminal", json_false()) < 0)
+            json_object_set_new(process, "terminal", json_boolean(terminal)) < 0)
                 return error_oom(error);
         out = json_dumps(process, JSON_COMPACT);
         if (!out)
@@ -56,23 +60,19 @@ static int make_process_file(const EngineContainer *c, const char *const *argv, 
         r = write_all(fd, out, strlen(out));
         if (r < 0)
                 return error_set(error, r, "cannot write a file in memory");
+        *ret_uid = process_user(process, "uid");
+        *ret_gid = process_user(process, "gid");
         *ret_fd = TAKE_FD(fd);
         return 0;
 }
 
-typedef struct ExecCgroup {
-        int parent_fd, fd;
-        char name[32];
-        char *path; /* as ControlGroup has it */
-} ExecCgroup;
-
-static void exec_cgroup_done(ExecCgroup *g) {
+void exec_cgroup_done(ExecCgroup *g) {
         (void) safe_close(g->parent_fd);
         (void) safe_close(g->fd);
         free(g->path);
 }
 
-static int exec_cgroup_make(NativeContainer *n, ExecCgroup *g, Error *error) {
+int exec_cgroup_make(NativeContainer *n, ExecCgroup *g, Error *error) {
         g->parent_fd = cgroup_open(n->control_group);
         if (g->parent_fd < 0)
                 return error_setf(error, GRPC_FAILED_PRECONDITION, "container %s doesn't run: its cgroup is gone",
@@ -105,8 +105,7 @@ static void move_to_parent(ExecCgroup *g) {
         }
 }
 
-/* kill: whatever is in it dies. */
-static void exec_cgroup_remove(ExecCgroup *g, bool kill) {
+void exec_cgroup_remove(ExecCgroup *g, bool kill) {
         FIBER_SHIELDED_SCOPE;
 
         if (kill && g->path)
@@ -120,8 +119,7 @@ static void exec_cgroup_remove(ExecCgroup *g, bool kill) {
                 log_debug_errno(-errno, "Cgroup %s is left until the container ends, ignoring", g->path);
 }
 
-/* The runtime itself failed, not the command: what it wrote to its log. */
-static int check_runtime(int log_fd, const char *command, Error *error) {
+int exec_check_runtime(int log_fd, const char *command, Error *error) {
         _cleanup_free_ char *message = NULL, *text = NULL;
         char path[32];
         struct stat st;
@@ -140,26 +138,38 @@ static int check_runtime(int log_fd, const char *command, Error *error) {
                           text ?: message);
 }
 
+int exec_find_container(NativeEngine *e, const EngineContainer *c, NativeContainer **ret, Error *error) {
+        NativeContainer *n = native_container_find(e, c->id);
+
+        if (!n || !n->started || n->exiting || !n->watch)
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "container %s doesn't run", c->id);
+        *ret = n;
+        return 0;
+}
+
 int native_container_exec_sync(Engine *engine, const EngineContainer *c, const char *const *argv,
                                uint64_t timeout_usec, EngineExecResult *ret, Error *error) {
         NativeEngine *e = native_engine(engine);
-        NativeContainer *n = native_container_find(e, c->id);
         const char *const runtime_argv[] = {
                 runtime_program(&e->runtime), "--root", e->crun_root, "--cgroup-manager=disabled",
                 "--log", "/proc/self/fd/4", "--log-format", "json",
                 "exec", "--process", "/proc/self/fd/3", c->id, NULL,
         };
         _cleanup_(process_result_done) ProcessResult result = {};
-        _cleanup_(exec_cgroup_done) ExecCgroup g = { .parent_fd = -1, .fd = -1 };
+        _cleanup_(exec_cgroup_done) ExecCgroup g = EXEC_CGROUP_INIT;
         _cleanup_close_ int process_fd = -1, log_fd = -1;
+        NativeContainer *n;
+        uid_t uid;
+        gid_t gid;
         int r;
 
         if (!argv || !argv[0])
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "no command is given");
-        if (!n || !n->started || n->exiting || !n->watch)
-                return error_setf(error, GRPC_FAILED_PRECONDITION, "container %s doesn't run", c->id);
+        r = exec_find_container(e, c, &n, error);
+        if (r < 0)
+                return r;
         _cleanup_(native_container_unrefp) _unused_ NativeContainer *held = native_container_ref(n);
-        r = make_process_file(c, argv, &process_fd, error);
+        r = exec_process_file(c, argv, /* terminal= */ false, &uid, &gid, &process_fd, error);
         if (r < 0)
                 return r;
         log_fd = memfd_create("rktlet-exec-log", MFD_CLOEXEC);
@@ -188,7 +198,7 @@ int native_container_exec_sync(Engine *engine, const EngineContainer *c, const c
         }
         if (r < 0)
                 return r;
-        r = check_runtime(log_fd, argv[0], error);
+        r = exec_check_runtime(log_fd, argv[0], error);
         if (r < 0)
                 return r;
         *ret = (EngineExecResult) {

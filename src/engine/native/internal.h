@@ -139,3 +139,6 @@ int native_container_update(Engine *e, const EngineContainer *c, const runtime_v
 /* exec.c */
 int native_container_exec_sync(Engine *e, const EngineContainer *c, const char *const *argv, uint64_t timeout_usec,
                                EngineExecResult *ret, Error *error);
+
+/* exec-stream.c */
+int native_container_exec(Engine *e, const EngineContainer *c, const EngineExec *exec, int *ret_exit_code, Error *error);

@@ -1,0 +1,26 @@
+#pragma once
+/* What a command in a container needs, with its output caught (exec.c) or streamed (exec-stream.c). */
+
+#include "engine/native/internal.h"
+
+/* A cgroup of its own below the container's. */
+typedef struct ExecCgroup {
+        int parent_fd, fd;
+        char name[32];
+        char *path; /* as ControlGroup has it */
+} ExecCgroup;
+#define EXEC_CGROUP_INIT ((ExecCgroup) { .parent_fd = -1, .fd = -1 })
+
+void exec_cgroup_done(ExecCgroup *g);
+int exec_cgroup_make(NativeContainer *n, ExecCgroup *g, Error *error);
+/* kill: whatever is in it dies; else it goes on in the container's own cgroup. (fiber) */
+void exec_cgroup_remove(ExecCgroup *g, bool kill);
+
+/* The container's own process with other arguments, as a file for the runtime: same user, environment, capabilities,
+ * and so on. */
+int exec_process_file(const EngineContainer *c, const char *const *argv, bool terminal, uid_t *ret_uid, gid_t *ret_gid,
+                      int *ret_fd, Error *error);
+/* The runtime itself failed, not the command: what it wrote to its log. */
+int exec_check_runtime(int log_fd, const char *command, Error *error);
+/* FailedPrecondition unless it runs. Borrowed. */
+int exec_find_container(NativeEngine *e, const EngineContainer *c, NativeContainer **ret, Error *error);

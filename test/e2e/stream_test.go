@@ -1,0 +1,403 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/remotecommand"
+	clientexec "k8s.io/client-go/util/exec"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// The two ways in which the kubelet's clients speak.
+var transports = []struct {
+	name string
+	make func(url string) (remotecommand.Executor, error)
+}{
+	{"SPDY", func(u string) (remotecommand.Executor, error) {
+		parsed, err := url.Parse(u)
+		if err != nil {
+			return nil, err
+		}
+		return remotecommand.NewSPDYExecutor(&rest.Config{}, "POST", parsed)
+	}},
+	{"WebSocket", func(u string) (remotecommand.Executor, error) {
+		return remotecommand.NewWebSocketExecutor(&rest.Config{}, "GET", u)
+	}},
+}
+
+func overBoth(t *testing.T, what string, test func(t *testing.T, connect func(url string) (remotecommand.Executor, error))) {
+	t.Helper()
+	for _, transport := range transports {
+		t.Run(what+" over "+transport.name, func(t *testing.T) { test(t, transport.make) })
+	}
+}
+
+type connector = func(url string) (remotecommand.Executor, error)
+
+func execURL(t testing.TB, c *ctrT, tty, in bool, argv ...string) string {
+	t.Helper()
+	return do(t, rt.Exec, &cri.ExecRequest{ContainerId: c.id, Cmd: argv, Tty: tty, Stdin: in, Stdout: true, Stderr: !tty}).Url
+}
+
+// exitCode is what the client was told; -1 for another error.
+func exitCode(err error) int {
+	var exit clientexec.CodeExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return exit.Code
+	}
+	return -1
+}
+
+// stream runs a command over a new URL and returns both outputs and the client's error.
+func stream(t testing.TB, connect connector, u string, options remotecommand.StreamOptions, out, errs io.Writer) error {
+	t.Helper()
+	executor, err := connect(u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := timeout(30 * time.Second)
+	defer cancel()
+	options.Stdout, options.Stderr = out, errs
+	return executor.StreamWithContext(ctx, options)
+}
+
+// sizes is a queue of terminal sizes.
+type sizes chan remotecommand.TerminalSize
+
+func (s sizes) Next() *remotecommand.TerminalSize {
+	if size, ok := <-s; ok {
+		return &size
+	}
+	return nil
+}
+
+// descriptors counts the daemon's open ones.
+func descriptors(t testing.TB) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/" + daemonPID(t) + "/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+func TestExec(t *testing.T) {
+	leavesNothing(t)
+	daemonStays(t)
+	p := runPod(t)
+	c := p.run(env("FROM=container"), security(func(s *cri.LinuxContainerSecurityContext) {
+		s.RunAsUser = &cri.Int64Value{Value: 1001}
+	}))
+
+	overBoth(t, "both outputs and the exit code", func(t *testing.T, connect connector) {
+		var out, errs bytes.Buffer
+		err := stream(t, connect, execURL(t, c, false, false, "sh", "-c", "echo out $FROM; echo err >&2; exit 3"),
+			remotecommand.StreamOptions{}, &out, &errs)
+		equal(t, "exit code", exitCode(err), 3)
+		equal(t, "standard output", out.String(), "out container\n")
+		equal(t, "standard error", errs.String(), "err\n")
+	})
+	overBoth(t, "success", func(t *testing.T, connect connector) {
+		var out, errs bytes.Buffer
+		if err := stream(t, connect, execURL(t, c, false, false, "true"), remotecommand.StreamOptions{}, &out, &errs); err != nil {
+			t.Error(err)
+		}
+	})
+	overBoth(t, "a signal", func(t *testing.T, connect connector) {
+		var out, errs bytes.Buffer
+		err := stream(t, connect, execURL(t, c, false, false, "sh", "-c", "kill -9 $$"), remotecommand.StreamOptions{}, &out, &errs)
+		equal(t, "exit code", exitCode(err), 137)
+	})
+	overBoth(t, "input until its end, megabytes both ways", func(t *testing.T, connect connector) {
+		data := make([]byte, 8<<20+12345)
+		_, _ = rand.Read(data)
+		sum := sha256.New()
+		err := stream(t, connect, execURL(t, c, false, true, "cat"), remotecommand.StreamOptions{Stdin: bytes.NewReader(data)},
+			sum, io.Discard)
+		equal(t, "exit code", exitCode(err), 0)
+		want := sha256.Sum256(data)
+		equal(t, "what came back", fmt.Sprintf("%x", sum.Sum(nil)), fmt.Sprintf("%x", want[:]))
+	})
+	overBoth(t, "the end of the input", func(t *testing.T, connect connector) {
+		var out bytes.Buffer
+		err := stream(t, connect, execURL(t, c, false, true, "sh", "-c", "wc -c; echo after"),
+			remotecommand.StreamOptions{Stdin: strings.NewReader("four")}, &out, io.Discard)
+		equal(t, "exit code", exitCode(err), 0)
+		equal(t, "output", strings.Join(strings.Fields(out.String()), " "), "4 after")
+	})
+	overBoth(t, "input that nobody reads", func(t *testing.T, connect connector) {
+		var out bytes.Buffer
+		err := stream(t, connect, execURL(t, c, false, true, "sh", "-c", "exec <&-; sleep 0.3; echo done"),
+			remotecommand.StreamOptions{Stdin: bytes.NewReader(make([]byte, 4<<20))}, &out, io.Discard)
+		equal(t, "exit code", exitCode(err), 0)
+		equal(t, "output", out.String(), "done\n")
+	})
+	overBoth(t, "a terminal, with its size", func(t *testing.T, connect connector) {
+		var out bytes.Buffer
+		queue := make(sizes, 2)
+		queue <- remotecommand.TerminalSize{Width: 97, Height: 31}
+		defer close(queue)
+		in, typed := io.Pipe()
+		go func() {
+			time.Sleep(time.Second)
+			_, _ = io.WriteString(typed, "stty size; test -t 0 && test -t 1 && test -t 2 && echo is''terminal\n")
+			time.Sleep(time.Second)
+			queue <- remotecommand.TerminalSize{Width: 111, Height: 44}
+			time.Sleep(time.Second)
+			_, _ = io.WriteString(typed, "stty size; exit 5\n")
+		}()
+		err := stream(t, connect, execURL(t, c, true, true, "sh"),
+			remotecommand.StreamOptions{Stdin: in, Tty: true, TerminalSizeQueue: queue}, &out, nil)
+		_ = in.Close()
+		equal(t, "exit code", exitCode(err), 5)
+		contains(t, "the terminal", out.String(), "31 97\r\n", "isterminal\r\n", "44 111\r\n")
+	})
+	overBoth(t, "a command that is not there", func(t *testing.T, connect connector) {
+		var out bytes.Buffer
+		err := stream(t, connect, execURL(t, c, false, false, "no-such-command"), remotecommand.StreamOptions{}, &out, io.Discard)
+		if err == nil || exitCode(err) > 0 && exitCode(err) != 126 && exitCode(err) != 127 {
+			t.Errorf("it ended with %v", err)
+		} else if exitCode(err) < 0 {
+			contains(t, "the error", err.Error(), "no-such-command")
+		}
+		err = stream(t, connect, execURL(t, c, true, true, "no-such-command"),
+			remotecommand.StreamOptions{Stdin: strings.NewReader(""), Tty: true}, &out, nil)
+		if err == nil {
+			t.Error("it succeeded on a terminal")
+		}
+	})
+	overBoth(t, "what goes on in the background does not keep it", func(t *testing.T, connect connector) {
+		var out bytes.Buffer
+		begin := time.Now()
+		err := stream(t, connect, execURL(t, c, false, false, "sh", "-c", "sleep 6543 & echo done"), remotecommand.StreamOptions{}, &out, io.Discard)
+		equal(t, "exit code", exitCode(err), 0)
+		equal(t, "output", out.String(), "done\n")
+		if took := time.Since(begin); took > 5*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		contains(t, "processes", c.with(t).sh("ps"), "sleep 6543")
+		c.with(t).exec("killall", "-9", "sleep")
+	})
+	overBoth(t, "a client that leaves ends all of it", func(t *testing.T, connect connector) {
+		for _, tty := range []bool{false, true} {
+			executor, err := connect(execURL(t, c, tty, true, "sh", "-c", "sleep 7651 & sleep 7652"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := timeout(20 * time.Second)
+			ended := make(chan error, 1)
+			in, typed := io.Pipe()
+			go func() {
+				options := remotecommand.StreamOptions{Stdin: in, Stdout: io.Discard, Tty: tty}
+				if !tty {
+					options.Stderr = io.Discard
+				}
+				ended <- executor.StreamWithContext(ctx, options)
+			}()
+			eventually(t, 5*time.Second, "the command runs", func() error {
+				if text := c.with(t).sh("ps"); !strings.Contains(text, "sleep 7652") {
+					return errors.New(text)
+				}
+				return nil
+			})
+			cancel()
+			<-ended
+			_ = typed.Close()
+			eventually(t, 5*time.Second, "the processes are gone", func() error {
+				if text := c.with(t).sh("ps"); strings.Contains(text, "sleep 765") {
+					return errors.New(text)
+				}
+				return nil
+			})
+		}
+	})
+	overBoth(t, "a client that doesn't read costs no memory", func(t *testing.T, connect connector) {
+		before := rss(t)
+		blocked, reader := make(chan struct{}), make(chan struct{})
+		executor, err := connect(execURL(t, c, false, false, "sh", "-c", "yes 0123456789012345678901234567890123456789"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := timeout(20 * time.Second)
+		defer cancel()
+		go func() {
+			_ = executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: writerFunc(func(b []byte) (int, error) {
+				select {
+				case <-blocked:
+				default:
+					close(blocked)
+				}
+				<-ctx.Done()
+				return 0, ctx.Err()
+			}), Stderr: io.Discard})
+			close(reader)
+		}()
+		<-blocked
+		time.Sleep(2 * time.Second)
+		if now := rss(t); now > before+4<<10 {
+			t.Errorf("%d KiB before, %d KiB with it", before, now)
+		}
+		contains(t, "processes", c.with(t).sh("ps"), "yes 0123")
+		cancel()
+		<-reader
+	})
+	t.Run("a URL is good for one use", func(t *testing.T) {
+		u := execURL(t, c, false, false, "true")
+		if err := stream(t, transports[0].make, u, remotecommand.StreamOptions{}, io.Discard, io.Discard); err != nil {
+			t.Error(err)
+		}
+		for _, transport := range transports {
+			if err := stream(t, transport.make, u, remotecommand.StreamOptions{}, io.Discard, io.Discard); err == nil {
+				t.Error("it was used a second time")
+			}
+		}
+		answer, err := http.Get(u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = answer.Body.Close()
+		equal(t, "status", answer.StatusCode, http.StatusNotFound)
+	})
+	t.Run("the server is on loopback, and its tokens are long", func(t *testing.T) {
+		parsed, err := url.Parse(execURL(t, c, false, false, "true"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "host", parsed.Hostname(), "127.0.0.1")
+		if token := parsed.Path[strings.LastIndex(parsed.Path, "/")+1:]; len(token) < 32 {
+			t.Errorf("the token is %q", token)
+		}
+	})
+	t.Run("fifty at once", func(t *testing.T) {
+		var wait sync.WaitGroup
+		for i := range 50 {
+			wait.Add(1)
+			go func() {
+				defer wait.Done()
+				var out bytes.Buffer
+				err := stream(t, transports[i%2].make, execURL(t, c, false, false, "echo", fmt.Sprint(i)), remotecommand.StreamOptions{}, &out, io.Discard)
+				if err != nil || out.String() != fmt.Sprintln(i) {
+					t.Errorf("%d: %q %v", i, out.String(), err)
+				}
+			}()
+		}
+		wait.Wait()
+	})
+	t.Run("requests that make no sense", func(t *testing.T) {
+		refused(t, rt.Exec, &cri.ExecRequest{ContainerId: c.id, Stdout: true}, codes.InvalidArgument)
+		refused(t, rt.Exec, &cri.ExecRequest{ContainerId: c.id, Cmd: []string{"true"}}, codes.InvalidArgument)
+		refused(t, rt.Exec, &cri.ExecRequest{ContainerId: c.id, Cmd: []string{"true"}, Tty: true, Stdout: true, Stderr: true}, codes.InvalidArgument)
+		refused(t, rt.Exec, &cri.ExecRequest{ContainerId: "nobody", Cmd: []string{"true"}, Stdout: true}, codes.NotFound)
+		created := p.with(t).create()
+		refused(t, rt.Exec, &cri.ExecRequest{ContainerId: created.id, Cmd: []string{"true"}, Stdout: true}, codes.FailedPrecondition)
+	})
+	t.Run("one under way when the container stops is ended", func(t *testing.T) {
+		c := p.with(t).run()
+		ended := make(chan error, 1)
+		u := execURL(t, c, false, false, "sleep", "1000")
+		go func() {
+			ended <- stream(t, transports[0].make, u, remotecommand.StreamOptions{}, io.Discard, io.Discard)
+		}()
+		time.Sleep(300 * time.Millisecond)
+		c.stop(0)
+		select {
+		case err := <-ended:
+			equal(t, "exit code", exitCode(err), 137)
+		case <-time.After(10 * time.Second):
+			t.Error("the client waits on")
+		}
+	})
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// A thousand clients that die without a word, at every stage, leave nothing behind.
+func TestStreamDeaths(t *testing.T) {
+	leavesNothing(t)
+	daemonStays(t)
+	p := runPod(t)
+	c := p.run()
+	head := func(u *url.URL) string {
+		return "POST " + u.Path + " HTTP/1.1\r\nHost: " + u.Host + "\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n" +
+			"X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n"
+	}
+	websocket := func(u *url.URL) string {
+		return "GET " + u.Path + " HTTP/1.1\r\nHost: " + u.Host + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n"
+	}
+	die := func(i int) {
+		u, _ := url.Parse(execURL(t, c, i%3 == 0, true, "cat"))
+		conn, err := net.Dial("tcp", u.Host)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		switch i % 5 {
+		case 0:
+		case 1:
+			_, _ = io.WriteString(conn, head(u)[:20])
+		case 2:
+			_, _ = io.WriteString(conn, head(u))
+		case 3, 4:
+			_, _ = io.WriteString(conn, websocket(u))
+			if i%5 == 4 {
+				_, _ = conn.Read(make([]byte, 1024))
+			}
+		}
+		if i%2 == 0 {
+			_ = conn.(*net.TCPConn).SetLinger(0)
+		}
+		_ = conn.Close()
+	}
+	for i := range 50 {
+		die(i)
+	}
+	time.Sleep(time.Second)
+	files, memory := descriptors(t), rss(t)
+	var wait sync.WaitGroup
+	for worker := range 10 {
+		wait.Add(1)
+		go func() {
+			defer wait.Done()
+			for i := range 100 {
+				die(worker*100 + i)
+			}
+		}()
+	}
+	wait.Wait()
+	eventually(t, 30*time.Second, "descriptors and memory are as before", func() error {
+		if now := descriptors(t); now > files+5 {
+			return fmt.Errorf("%d descriptors before, %d after", files, now)
+		}
+		if now := rss(t); now > memory+8<<10 {
+			return fmt.Errorf("%d KiB before, %d KiB after", memory, now)
+		}
+		return nil
+	})
+	eventually(t, 10*time.Second, "no command is left", func() error {
+		if text := c.sh("ps"); strings.Contains(text, " cat") {
+			return errors.New(text)
+		}
+		return nil
+	})
+}
