@@ -107,11 +107,11 @@ int cri_exec(CriCall *c, Error *error) {
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "cmd is empty: name a command to execute");
         r = check_streams(request->stdin, request->stdout, request->stderr, request->tty, error);
         if (r >= 0)
-                r = check_server(c, error);
-        if (r >= 0)
                 r = cri_find_container(c, request->container_id, &k, error);
         if (r >= 0)
                 r = container_check_running(k, "execute a command in", error);
+        if (r >= 0)
+                r = check_server(c, error);
         if (r < 0)
                 return r;
         s = calloc(1, sizeof *s);
@@ -142,11 +142,11 @@ int cri_port_forward(CriCall *c, Error *error) {
         Pod *p;
         int r;
 
-        r = check_server(c, error);
-        if (r >= 0)
-                r = cri_find_pod(c, request->pod_sandbox_id, &p, error);
+        r = cri_find_pod(c, request->pod_sandbox_id, &p, error);
         if (r >= 0)
                 r = pod_check_ready(p, "forward ports of", error);
+        if (r >= 0)
+                r = check_server(c, error);
         if (r < 0)
                 return r;
         s = calloc(1, sizeof *s);
