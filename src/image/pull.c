@@ -351,6 +351,9 @@ static int pull_run(void *userdata) {
         int r;
 
         r = pull_work(p, &plan, &p->error);
+        /* Several pulls may fail side by side: each error says whose it is. */
+        if (r < 0 && !(p->error.message && strstr(p->error.message, p->reference.name)))
+                (void) error_prefix(&p->error, r, "Cannot pull %s", p->reference.name);
         plan_done(&plan);
         if (r < 0)
                 store_wait_doomed(p->store);

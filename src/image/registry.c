@@ -432,11 +432,12 @@ static int request_host(RegistrySession *s, size_t host, HttpRequest *q, const c
                                 return r;
                         continue;
                 }
-                if (status_may_pass(p.status) && attempt + 1 < ATTEMPTS_MAX) {
+                /* One that wants more patience than we have is told so at once. */
+                if (status_may_pass(p.status) && attempt + 1 < ATTEMPTS_MAX &&
+                    (p.retry_after_sec == UINT64_MAX || p.retry_after_sec <= RETRY_AFTER_MAX_SEC)) {
                         attempt++;
                         if (p.retry_after_sec != UINT64_MAX)
-                                pause = MIN(MAX(p.retry_after_sec * USEC_PER_SEC, pause),
-                                            RETRY_AFTER_MAX_SEC * USEC_PER_SEC);
+                                pause = MAX(p.retry_after_sec * USEC_PER_SEC, pause);
                         r = fiber_sleep(pause);
                         if (r < 0)
                                 return r;
