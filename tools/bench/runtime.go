@@ -36,7 +36,7 @@ type Runtime struct {
 const (
 	namespace  = "bench" // of all pods of ours
 	callLimit  = 2 * time.Minute
-	startLimit = 5 * time.Minute
+	startLimit = time.Minute
 )
 
 var podNumber atomic.Int64
@@ -314,6 +314,10 @@ func (r *Runtime) restart(pods int) (t restartTimes, err error) {
 	}
 	defer func() { _ = unix.Close(pidfd) }()
 	r.disconnect()
+	// As often as we do it, systemd would refuse it for a while.
+	if _, err := systemctl("reset-failed", r.Unit); err != nil {
+		return t, err
+	}
 
 	begin := time.Now()
 	if _, err = systemctl("restart", "--no-block", r.Unit); err != nil {
