@@ -158,7 +158,7 @@ int native_container_exec_sync(Engine *engine, const EngineContainer *c, const c
         _cleanup_(process_result_done) ProcessResult result = {};
         _cleanup_(exec_cgroup_done) ExecCgroup g = EXEC_CGROUP_INIT;
         _cleanup_close_ int process_fd = -1, log_fd = -1;
-        NativeContainer *n;
+        NativeContainer *n = NULL;
         uid_t uid;
         gid_t gid;
         int r;
