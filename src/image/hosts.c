@@ -66,7 +66,7 @@ static int hosts_push(RegistryHosts *h, RegistryHost *host) {
 /* http[s]://authority[/prefix] or authority[/prefix]. */
 static int host_set_url(RegistryHost *h, const char *url) {
         const char *p, *rest = url;
-        size_t n;
+        size_t n, n_colons = 0;
 
         if (startswith(url, "https://") || startswith(url, "http://")) {
                 h->https = url[4] == 's';
@@ -81,8 +81,9 @@ static int host_set_url(RegistryHost *h, const char *url) {
                 if (*p <= ' ' || *p >= 127 || strchr("\"<>\\^`{|}?#@", *p))
                         return -EINVAL;
         /* Only one colon outside of brackets, so that nothing but a port can follow it. */
-        if (rest[0] != '[' && memchr(rest, ':', n) != memrchr(rest, ':', n))
-                return -EINVAL;
+        for (size_t i = 0; rest[0] != '[' && i < n; i++)
+                if (rest[i] == ':' && ++n_colons > 1)
+                        return -EINVAL;
 
         free(h->authority);
         free(h->prefix);
