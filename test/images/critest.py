@@ -1,6 +1,6 @@
 """The images that critest, the conformance suite of cri-tools, asks for by name, made from Debian parts.
 
-It asks three registries by name; a mirror setting (test/critest/run) points them all at ours.
+It asks several registries by name; a mirror setting for each (registries.d) points them all at ours.
 """
 
 import os
