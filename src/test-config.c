@@ -47,7 +47,7 @@ static void a_file_is_understood(void) {
                 "[Image]\n"
                 "PinnedImages=a b\n"
                 "PinnedImages=\n"
-                "PinnedImages=registry.k8s.io/pause:*\n"
+                "PinnedImages=registry.example/pause:*\n"
                 "ParallelLayers=5";
         _cleanup_strv_free_ char **warnings = NULL;
         _cleanup_config_ Config c = {};
@@ -68,7 +68,7 @@ static void a_file_is_understood(void) {
         CHECK_STREQ(c.cni_bin_directories[2], "/c");
         CHECK_EQ(c.log_line_max, 4096);
         CHECK_EQ(strv_length(c.pinned_images), 1);
-        CHECK_STREQ(c.pinned_images[0], "registry.k8s.io/pause:*");
+        CHECK_STREQ(c.pinned_images[0], "registry.example/pause:*");
         CHECK_EQ(c.parallel_layers, 5);
 }
 

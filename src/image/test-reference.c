@@ -49,7 +49,7 @@ static void domains_ports_and_tags_are_told_apart(void) {
         good("localhost:5000/a", "localhost:5000", "a", "latest", NULL);
         good("localhost:5000/a:5000", "localhost:5000", "a", "5000", NULL);
         good("host:5000/a/b/c:tag", "host:5000", "a/b/c", "tag", NULL);
-        good("registry.k8s.io/pause:3.9", "registry.k8s.io", "pause", "3.9", NULL);
+        good("registry.example/pause:3.9", "registry.example", "pause", "3.9", NULL);
         good("127.0.0.1:5000/x", "127.0.0.1:5000", "x", "latest", NULL);
         good("[::1]:5000/x:y", "[::1]:5000", "x", "y", NULL);
         good("[fd00::1]/x", "[fd00::1]", "x", "latest", NULL);
