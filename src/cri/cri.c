@@ -221,7 +221,7 @@ static int serve(GrpcCall *call, const void *request, size_t size, void *userdat
         X(RuntimeService, GetContainerEvents, DECODED(GetEvents), cri_get_container_events, CRI_STREAMS)              \
         X(RuntimeService, UpdateContainerResources, RAW, NULL, 0)                                                     \
         X(RuntimeService, Exec, DECODED(Exec), cri_exec, 0)                                                           \
-        X(RuntimeService, Attach, RAW, NULL, 0)                                                                       \
+        X(RuntimeService, Attach, DECODED(Attach), cri_attach, 0)                                                     \
         X(RuntimeService, PortForward, DECODED(PortForward), cri_port_forward, 0)                                     \
         X(RuntimeService, ContainerStats, RAW, NULL, 0)                                                               \
         X(RuntimeService, ListContainerStats, RAW, NULL, 0)                                                           \

@@ -53,6 +53,66 @@ static int exec_run(StreamSession *session, void *userdata, int *ret_exit_code, 
 
 static const StreamOps exec_ops = { .run = exec_run, .free = streaming_free };
 
+/* --- attach ------------------------------------------------------------------------------------------------------- */
+
+#define ATTACH_TRIES 3U /* a pod's process that was killed is back at once */
+
+/* When the container has ended its log is complete, and so is what came for us. */
+static int watch_exit(void *userdata) {
+        Streaming *s = userdata;
+        int r = 0;
+
+        while (r >= 0 && s->container->phase == CONTAINER_RUNNING)
+                r = fiber_queue_wait(&s->container->exited);
+        if (r >= 0)
+                stream_session_end(s->session);
+        return r;
+}
+
+static int attach_run(StreamSession *session, void *userdata, int *ret_exit_code, Error *error) {
+        Streaming *s = userdata;
+        EngineAttachFlags flags = (s->request.in ? ENGINE_ATTACH_STDIN : 0) | (s->request.out ? ENGINE_ATTACH_STDOUT : 0) |
+                                  (s->request.err ? ENGINE_ATTACH_STDERR : 0);
+        Fiber *watcher = NULL;
+        int r = 0;
+
+        s->session = session;
+        for (unsigned i = 0; i < ATTACH_TRIES; i++) {
+                _cleanup_close_ int fd = -1;
+
+                r = container_attach(s->container, flags, &fd, error);
+                if (r < 0)
+                        break;
+                if (!watcher) {
+                        r = fiber_spawn(s->container->manager->event, "attach-exit", watch_exit, s, NULL, &watcher);
+                        if (r < 0)
+                                break;
+                }
+                r = stream_session_packets(session, fd);
+                if (r != -EPIPE || s->container->phase != CONTAINER_RUNNING)
+                        break;
+        }
+        if (watcher) {
+                FIBER_SHIELDED_SCOPE;
+
+                fiber_cancel(watcher);
+                (void) fiber_join(watcher, NULL);
+                (void) fiber_unref(watcher);
+        }
+        /* The container ended under our hands: as good as after it. */
+        if (s->container->phase != CONTAINER_RUNNING && r != -ECANCELED && r != -ENOBUFS)
+                r = 0;
+        if (r == -ENOBUFS)
+                return error_setf(error, GRPC_ABORTED, "detached: the client did not read as fast as the container writes; "
+                                  "all of it is in the container's log"), r;
+        if (r < 0)
+                return error_set(error, r, "cannot go on attached to the container");
+        *ret_exit_code = 0;
+        return 0;
+}
+
+static const StreamOps attach_ops = { .run = attach_run, .free = streaming_free };
+
 /* --- port-forward ------------------------------------------------------------------------------------------------- */
 
 static int forward_connect(uint16_t port, void *userdata, int *ret_fd, Error *error) {
@@ -133,6 +193,38 @@ int cri_exec(CriCall *c, Error *error) {
                 }
         r = prepare(c, s, &response.url, error);
         return r < 0 ? r : CRI_REPLY(c, ExecResponse, &response, error);
+}
+
+int cri_attach(CriCall *c, Error *error) {
+        const runtime_v1_AttachRequest *request = c->request;
+        runtime_v1_AttachResponse response = {};
+        Streaming *s;
+        Container *k;
+        int r;
+
+        r = check_streams(request->stdin, request->stdout, request->stderr, request->tty, error);
+        if (r >= 0)
+                r = cri_find_container(c, request->container_id, &k, error);
+        if (r >= 0)
+                r = container_check_running(k, "attach to", error);
+        if (r >= 0)
+                r = check_server(c, error);
+        if (r < 0)
+                return r;
+        s = calloc(1, sizeof *s);
+        if (!s)
+                return error_oom(error);
+        s->container = container_ref(k);
+        s->request = (StreamRequest) {
+                .kind = STREAM_ATTACH,
+                .in = request->stdin,
+                .out = request->stdout,
+                .err = request->stderr,
+                .tty = request->tty,
+                .ops = &attach_ops,
+        };
+        r = prepare(c, s, &response.url, error);
+        return r < 0 ? r : CRI_REPLY(c, AttachResponse, &response, error);
 }
 
 int cri_port_forward(CriCall *c, Error *error) {

@@ -127,6 +127,9 @@ int pod_check_ready(const Pod *p, const char *what, Error *error) {
 int container_exec(Container *k, const EngineExec *exec, int *ret_exit_code, Error *error) {
         return stub_result(error, "cannot execute");
 }
+int container_attach(Container *k, EngineAttachFlags flags, int *ret_fd, Error *error) {
+        return stub_result(error, "cannot attach");
+}
 int pod_netns(Pod *p, char **ret, Error *error) {
         stub.pod = p;
         *ret = NULL;

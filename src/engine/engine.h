@@ -91,6 +91,13 @@ typedef struct EngineExec {
         void *userdata;
 } EngineExec;
 
+/* What an attached client is at; stdin ends for the container when the client ends it, if its config says so. */
+typedef enum EngineAttachFlags {
+        ENGINE_ATTACH_STDIN = 1 << 0,
+        ENGINE_ATTACH_STDOUT = 1 << 1,
+        ENGINE_ATTACH_STDERR = 1 << 2,
+} EngineAttachFlags;
+
 /* Reports; called in the loop's context, must not wait. */
 typedef struct EngineEvents {
         void (*container_changed)(const char *id, const EngineContainerState *state, void *userdata);
@@ -129,6 +136,10 @@ typedef struct EngineOps {
          * left in the background goes on. */
         int (*container_exec)(Engine *e, const EngineContainer *c, const EngineExec *exec, int *ret_exit_code,
                               Error *error);
+        /* *ret_fd: a non-blocking SOCK_SEQPACKET socket that carries StreamPacket (stream/stream.h), with what the container
+         * writes from now on; owned by the caller. It ends without a word when the pod's process is started again: attach
+         * again. FailedPrecondition when stdin is asked for and there is none. */
+        int (*container_attach)(Engine *e, const EngineContainer *c, EngineAttachFlags flags, int *ret_fd, Error *error);
         int (*container_reopen_log)(Engine *e, const EngineContainer *c, Error *error);
         /* Changes the limits of one that is created or runs; what isn't given stays as it is. */
         int (*container_update)(Engine *e, const EngineContainer *c,

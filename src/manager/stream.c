@@ -14,6 +14,18 @@ int container_exec(Container *c, const EngineExec *exec, int *ret_exit_code, Err
         return c->manager->engine->ops->container_exec(c->manager->engine, &view, exec, ret_exit_code, error);
 }
 
+int container_attach(Container *c, EngineAttachFlags flags, int *ret_fd, Error *error) {
+        _cleanup_(container_unrefp) _unused_ Container *held = container_ref(c);
+        EnginePod pod;
+        EngineContainer view = container_engine_view(c, &pod);
+        int r;
+
+        r = container_check_running(c, "attach to", error);
+        if (r < 0)
+                return r;
+        return c->manager->engine->ops->container_attach(c->manager->engine, &view, flags, ret_fd, error);
+}
+
 int pod_netns(Pod *p, char **ret, Error *error) {
         _cleanup_(pod_unrefp) _unused_ Pod *held = pod_ref(p);
         EnginePod view = pod_engine_view(p);

@@ -5,6 +5,7 @@
 #include <sys/un.h>
 #include <time.h>
 
+#include "pod/pod-attach.h"
 #include "pod/pod-control.h"
 #include "pod/pod-mount.h"
 #include "pod/pod-notify.h"
@@ -101,14 +102,20 @@ static void control_accept(void) {
         control.connection[i] = (Connection) { .fd = fd };
 }
 
-static void connection_close(Connection *c) {
-        c->fd = sys_close(c->fd);
+/* The slot is free again. */
+static void connection_release(Connection *c) {
+        c->fd = -1;
         c->waits_for = 0;
         if (control.full && watch(control.socket, 0) >= 0)
                 control.full = false;
 }
 
-static void connection_reply(Connection *c, int result, const Text *words) {
+static void connection_close(Connection *c) {
+        (void) sys_close(c->fd);
+        connection_release(c);
+}
+
+static void connection_send(const Connection *c, int result, const Text *words) {
         struct {
                 PodReply reply;
                 char words[POD_WORDS_MAX];
@@ -116,6 +123,10 @@ static void connection_reply(Connection *c, int result, const Text *words) {
 
         memcpy(packet.words, words->s, words->n);
         (void) SYS(sendto, c->fd, &packet, sizeof packet.reply + words->n, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
+}
+
+static void connection_reply(Connection *c, int result, const Text *words) {
+        connection_send(c, result, words);
         connection_close(c);
 }
 
@@ -152,7 +163,8 @@ bool control_is_waiting(void) {
 }
 
 static void request_run(Connection *c, const PodRequest *q, const char *id, const char *path, int *fds) {
-        bool about_container = q->operation >= POD_REOPEN_LOG && q->operation <= POD_REMOVE_STREAMS;
+        bool about_container = (q->operation >= POD_REOPEN_LOG && q->operation <= POD_REMOVE_STREAMS) ||
+                               q->operation == POD_ATTACH;
         int r = 0, i = about_container ? container_find(id) : -1;
         Text words = {};
 
@@ -189,6 +201,13 @@ static void request_run(Connection *c, const PodRequest *q, const char *id, cons
         case POD_SYSCTL:
                 r = sysctl_write(control.options, path, &words);
                 break;
+        case POD_ATTACH:
+                r = attach_add(c->fd, (uint32_t) i, q->flags, &words);
+                if (r < 0)
+                        break;
+                connection_send(c, 0, &words);
+                connection_release(c); /* it is the client's now */
+                return;
         default:
                 r = fail(&words, -EOPNOTSUPP, "this pod process is older and doesn't know the request", NULL);
         }

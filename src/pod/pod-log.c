@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "pod/pod-attach.h"
 #include "pod/pod-notify.h"
 #include "pod/pod-stream.h"
 
@@ -165,7 +166,8 @@ bool pump_adopt(const char *name, int fd) {
         Container *c;
         uint64_t inode;
 
-        if (!log && !store_name_parse(name, "container-", &i, &generation))
+        if (!log && !store_name_parse(name, "container-", &i, &generation) &&
+            !store_name_parse(name, "stdin-", &i, &generation))
                 return false;
         record = i < POD_CONTAINERS_MAX && bit_test(pump.state->used, i) ? &pump.state->container[i] : NULL;
         if (!record || generation != (log ? record->log_generation : record->generation)) {
@@ -326,6 +328,7 @@ void pump_trim(void) {
                                            BUFFER_SIZE - end);
                 }
         stream_trim();
+        attach_trim();
         pump.touched = owned;
         pump.dirty = false;
 }
@@ -449,12 +452,18 @@ int container_add(const char *id, const char *path, uint32_t line_max, int *fds,
         memcpy(record->id, id, strlen(id) + 1);
         memcpy((char *) container_log_path(i), path, record->path_size + 1);
 
-        for (int k = 0; k <= POD_TTY; k++)
+        /* The standard input by itself, so that it can be given up while the rest stays. */
+        r = fds[POD_STDIN_READ] < 0
+                            ? 0
+                            : notify_store(store_name(&name, "stdin-", i, record->generation), fds + POD_STDIN_READ, 2);
+        for (int k = POD_STDOUT_READ; k <= POD_TTY; k++)
                 if (fds[k] >= 0)
                         store[n++] = fds[k];
-        r = notify_store(store_name(&name, "container-", i, record->generation), store, n);
+        if (r >= 0)
+                r = notify_store(store_name(&name, "container-", i, record->generation), store, n);
         if (r < 0) {
                 notify_forget(store_name(&name, "log-", i, log_generation));
+                notify_forget(store_name(&name, "stdin-", i, record->generation));
                 return fail(why, r, "cannot store the container's streams", NULL);
         }
         used_set(i, true);
@@ -548,13 +557,27 @@ void container_forget(uint32_t i) {
         stream_watch(i * 2, false);
         stream_watch(i * 2 + 1, false);
         used_set(i, false);
+        attach_forget(i);
         stream_release(i * 2);
         stream_release(i * 2 + 1);
         notify_forget(store_name(&name, "container-", i, record->generation));
+        if (c->pipe[POD_STDIN_READ] >= 0)
+                notify_forget(store_name(&name, "stdin-", i, record->generation));
         if (record->log_generation > 0)
                 notify_forget(store_name(&name, "log-", i, record->log_generation));
         for (int k = 0; k < _POD_PIPES_MAX; k++)
                 (void) sys_close(c->pipe[k]);
         (void) sys_close(c->tty);
         (void) sys_close(c->log);
+}
+
+void container_close_stdin(uint32_t i) {
+        Container *c = &pump.container[i];
+        Text name;
+
+        if (c->pipe[POD_STDIN_WRITE] < 0)
+                return;
+        notify_forget(store_name(&name, "stdin-", i, pump.state->container[i].generation));
+        c->pipe[POD_STDIN_READ] = sys_close(c->pipe[POD_STDIN_READ]);
+        c->pipe[POD_STDIN_WRITE] = sys_close(c->pipe[POD_STDIN_WRITE]);
 }

@@ -66,4 +66,6 @@ int container_reopen(uint32_t i, Text *why);
 /* 0: all that was in the pipes is in the log, an unfinished line included; else why the log cannot be written now. */
 int container_drain(uint32_t i);
 void container_forget(uint32_t i);
+/* Lets the container read the end of its input, for good; nothing for a terminal. */
+void container_close_stdin(uint32_t i);
 const char *container_log_path(uint32_t i);

@@ -39,7 +39,27 @@ enum PodOperation {
         POD_MOUNT = 5,   /* path: the target */
         POD_UNMOUNT = 6, /* path: the target */
         POD_SYSCTL = 7,  /* path: NAME=VALUE */
+        POD_ATTACH = 8,  /* flags: PodAttachFlags; after the reply the connection carries PodPacket */
 };
+
+enum PodAttachFlags {
+        POD_ATTACH_STDIN = 1,
+        POD_ATTACH_STDOUT = 2,
+        POD_ATTACH_STDERR = 4,
+        POD_ATTACH_STDIN_ONCE = 8, /* the container's input ends with this client's */
+};
+
+/* The first byte of a packet, data follows. */
+enum PodPacket {
+        POD_PACKET_STDIN = 0,     /* to the pod process */
+        POD_PACKET_STDOUT = 1,    /* from it */
+        POD_PACKET_STDERR = 2,
+        POD_PACKET_STDIN_END = 3, /* to it */
+        POD_PACKET_RESIZE = 4,    /* to it: columns and rows, uint16_t each */
+        POD_PACKET_END = 5,       /* from it: the container is gone */
+        POD_PACKET_OVERRUN = 6,   /* from it: the client was too slow, and is detached */
+};
+#define POD_PACKET_MAX 16384U /* bytes of data */
 
 /* Which descriptors come with the request: bits of PodRequest.descriptors, passed in the order of the bits. */
 enum PodDescriptor {
@@ -62,7 +82,7 @@ typedef struct PodRequest {
         uint32_t line_max;  /* 0: POD_LINE_DEFAULT */
         uint16_t id_size;   /* without a NUL; the ID follows, then the path */
         uint16_t path_size;
-        uint32_t reserved;  /* 0 */
+        uint32_t flags;     /* of POD_ATTACH, else 0 */
 } PodRequest;
 
 typedef struct PodReply {

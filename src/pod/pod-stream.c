@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "pod/pod-attach.h"
 #include "pod/pod-notify.h"
 #include "pod/pod-stream.h"
 
@@ -136,6 +137,7 @@ static void stream_unstage(uint32_t index, uint32_t n) {
                 if (k <= 0)
                         die("cannot read the staging pipe");
                 commit(&r->word, word_make(PHASE_IDLE, start, size + (size_t) k));
+                attach_output(index, buffer + start + size, (size_t) k);
                 n -= (uint32_t) k;
                 stream_container(index)->n_read[index % 2] += (uint32_t) k;
         }

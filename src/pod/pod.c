@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "pod/pod-attach.h"
 #include "pod/pod-control.h"
 #include "pod/pod-log.h"
 #include "pod/pod-namespace.h"
@@ -223,6 +224,8 @@ static int pod_run(Pod *p) {
 
                         if (number < EPOLL_OTHER)
                                 stream_ready(number);
+                        else if (number >= EPOLL_ATTACH)
+                                attach_event(number);
                         else if (number == EPOLL_INIT)
                                 return POD_EXIT_INIT_DIED;
                         else if (number == EPOLL_SIGNAL) {

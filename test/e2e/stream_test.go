@@ -17,8 +17,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/tools/remotecommand"
+	"k8s.io/client-go/transport/spdy"
 	clientexec "k8s.io/client-go/util/exec"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -399,5 +402,362 @@ func TestStreamDeaths(t *testing.T) {
 			return errors.New(text)
 		}
 		return nil
+	})
+}
+
+func attachURL(t testing.TB, c *ctrT, tty, in bool) string {
+	t.Helper()
+	return do(t, rt.Attach, &cri.AttachRequest{ContainerId: c.id, Tty: tty, Stdin: in, Stdout: true, Stderr: !tty}).Url
+}
+
+func withStdin(once bool) ctrMod {
+	return func(c *cri.ContainerConfig) { c.Stdin, c.StdinOnce = true, once }
+}
+
+// A safeBuffer is written by a client and read by a test.
+type safeBuffer struct {
+	sync.Mutex
+	b bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.Lock()
+	defer b.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.Lock()
+	defer b.Unlock()
+	return b.b.String()
+}
+
+func (b *safeBuffer) waitFor(t testing.TB, text string) {
+	t.Helper()
+	eventually(t, 10*time.Second, fmt.Sprintf("the client reads %q", text), func() error {
+		if got := b.String(); !strings.Contains(got, text) {
+			return fmt.Errorf("it is %.500q", got)
+		}
+		return nil
+	})
+}
+
+// An attached client in the background.
+type attached struct {
+	out, errs safeBuffer
+	in        *io.PipeWriter
+	sizes     sizes
+	ended     chan error
+	cancel    func()
+}
+
+func attach(t testing.TB, connect connector, c *ctrT, tty, in bool) *attached {
+	t.Helper()
+	executor, err := connect(attachURL(t, c, tty, in))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &attached{ended: make(chan error, 1), sizes: make(sizes, 4)}
+	options := remotecommand.StreamOptions{Stdout: &a.out, Tty: tty}
+	if !tty {
+		options.Stderr = &a.errs
+	} else {
+		options.TerminalSizeQueue = a.sizes
+	}
+	if in {
+		var reader *io.PipeReader
+		reader, a.in = io.Pipe()
+		options.Stdin = reader
+	}
+	ctx, cancel := timeout(60 * time.Second)
+	a.cancel = cancel
+	t.Cleanup(func() {
+		cancel()
+		if a.in != nil {
+			_ = a.in.Close()
+		}
+	})
+	go func() { a.ended <- executor.StreamWithContext(ctx, options) }()
+	return a
+}
+
+func (a *attached) wait(t testing.TB) error {
+	t.Helper()
+	select {
+	case err := <-a.ended:
+		return err
+	case <-time.After(15 * time.Second):
+		t.Fatal("the client is still attached")
+		return nil
+	}
+}
+
+func TestAttach(t *testing.T) {
+	leavesNothing(t)
+	daemonStays(t)
+	p := runPod(t)
+	echo := sh(`echo ready; while read -r line; do echo "got $line"; echo "err $line" >&2; [ "$line" = end ] && exit 4; done; echo eof; sleep 0.1`)
+
+	overBoth(t, "both outputs, input, and the end of the container", func(t *testing.T, connect connector) {
+		c := p.with(t).run(echo, withStdin(false))
+		a := attach(t, connect, c, false, true)
+		_, _ = io.WriteString(a.in, "one\n")
+		a.out.waitFor(t, "got one\n")
+		a.errs.waitFor(t, "err one\n")
+		_, _ = io.WriteString(a.in, "end\n")
+		if err := a.wait(t); err != nil {
+			t.Error(err)
+		}
+		contains(t, "the output", a.out.String(), "got end\n")
+		equal(t, "exit code", c.wait().ExitCode, 4)
+		equal(t, "the log", c.text("stdout"), "ready\ngot one\ngot end\n")
+		c.remove()
+	})
+	overBoth(t, "a client's end of input is the container's with stdin_once", func(t *testing.T, connect connector) {
+		c := p.with(t).run(echo, withStdin(true))
+		a := attach(t, connect, c, false, true)
+		_, _ = io.WriteString(a.in, "one\n")
+		a.out.waitFor(t, "got one\n")
+		_ = a.in.Close()
+		if err := a.wait(t); err != nil {
+			t.Error(err)
+		}
+		contains(t, "the output", a.out.String(), "eof\n")
+		equal(t, "exit code", c.wait().ExitCode, 0)
+		c.remove()
+	})
+	overBoth(t, "without it the next client goes on", func(t *testing.T, connect connector) {
+		c := p.with(t).run(echo, withStdin(false))
+		a := attach(t, connect, c, false, true)
+		_, _ = io.WriteString(a.in, "one\n")
+		a.out.waitFor(t, "got one\n")
+		a.cancel()
+		<-a.ended
+		b := attach(t, connect, c, false, true)
+		_, _ = io.WriteString(b.in, "two\n")
+		b.out.waitFor(t, "got two\n")
+		lacks(t, "the second client's output", b.out.String(), "one")
+		c.stop(0)
+		_ = b.wait(t)
+		c.remove()
+	})
+	overBoth(t, "a terminal, with its size", func(t *testing.T, connect connector) {
+		c := p.with(t).run(sh(`while read -r line; do eval "$line"; done`), withStdin(false),
+			func(c *cri.ContainerConfig) { c.Tty = true })
+		a := attach(t, connect, c, true, true)
+		a.sizes <- remotecommand.TerminalSize{Width: 81, Height: 26}
+		time.Sleep(time.Second)
+		_, _ = io.WriteString(a.in, "stty size\n")
+		a.out.waitFor(t, "26 81\r\n")
+		close(a.sizes)
+		_, _ = io.WriteString(a.in, "exit 6\n")
+		if err := a.wait(t); err != nil {
+			t.Error(err)
+		}
+		equal(t, "exit code", c.wait().ExitCode, 6)
+		contains(t, "the log", c.text("stdout"), "26 81")
+		c.remove()
+	})
+	t.Run("several clients see the same", func(t *testing.T) {
+		c := p.with(t).run(echo, withStdin(false))
+		var clients []*attached
+		for i := range 4 {
+			clients = append(clients, attach(t, transports[i%2].make, c, false, true))
+		}
+		time.Sleep(time.Second)
+		_, _ = io.WriteString(clients[0].in, "all\n")
+		for _, a := range clients {
+			a.out.waitFor(t, "got all\n")
+		}
+		_, _ = io.WriteString(clients[3].in, "end\n")
+		for _, a := range clients {
+			if err := a.wait(t); err != nil {
+				t.Error(err)
+			}
+		}
+		c.remove()
+	})
+	t.Run("megabytes of input", func(t *testing.T) {
+		c := p.with(t).run(sh("sha256sum; sleep 0.2"), withStdin(true))
+		data := make([]byte, 4<<20+77)
+		_, _ = rand.Read(data)
+		a := attach(t, transports[0].make, c, false, true)
+		_, _ = a.in.Write(data)
+		_ = a.in.Close()
+		if err := a.wait(t); err != nil {
+			t.Error(err)
+		}
+		contains(t, "the output", a.out.String()+a.errs.String(), fmt.Sprintf("%x", sha256.Sum256(data)))
+		c.remove()
+	})
+	t.Run("a client that doesn't read never slows the log", func(t *testing.T) {
+		c := p.with(t).run(sh("read go; yes 0123456789012345678901234567890123456789012345678901234567890 | head -c 40000000; echo; echo done"), withStdin(false))
+		executor, err := transports[0].make(attachURL(t, c, false, true))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := timeout(60 * time.Second)
+		defer cancel()
+		ended := make(chan error, 1)
+		in, typed := io.Pipe()
+		go func() {
+			ended <- executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: in, Stderr: io.Discard,
+				Stdout: writerFunc(func(b []byte) (int, error) { <-ctx.Done(); return 0, ctx.Err() })})
+		}()
+		_, _ = io.WriteString(typed, "go\n")
+		equal(t, "exit code", c.wait().ExitCode, 0)
+		if text := c.text("stdout"); !strings.HasSuffix(text, "\ndone\n") || len(text) != 40000000+6 {
+			t.Errorf("the log has %d bytes", len(text))
+		}
+		cancel()
+		<-ended
+		_ = typed.Close()
+		c.remove()
+	})
+	t.Run("a pod's process that is killed is no end", func(t *testing.T) {
+		c := p.with(t).run(echo, withStdin(false))
+		a := attach(t, transports[0].make, c, false, true)
+		_, _ = io.WriteString(a.in, "one\n")
+		a.out.waitFor(t, "got one\n")
+		command(t, "systemctl", "kill", "--kill-who=main", "--signal=KILL", p.unit())
+		time.Sleep(time.Second)
+		_, _ = io.WriteString(a.in, "two\n")
+		a.out.waitFor(t, "got two\n")
+		c.stop(0)
+		_ = a.wait(t)
+		c.remove()
+	})
+	t.Run("requests that make no sense", func(t *testing.T) {
+		c := p.with(t).run()
+		refused(t, rt.Attach, &cri.AttachRequest{ContainerId: c.id}, codes.InvalidArgument)
+		refused(t, rt.Attach, &cri.AttachRequest{ContainerId: c.id, Tty: true, Stdout: true, Stderr: true}, codes.InvalidArgument)
+		refused(t, rt.Attach, &cri.AttachRequest{ContainerId: "nobody", Stdout: true}, codes.NotFound)
+		created := p.with(t).create()
+		refused(t, rt.Attach, &cri.AttachRequest{ContainerId: created.id, Stdout: true}, codes.FailedPrecondition)
+		c.stop(0)
+		refused(t, rt.Attach, &cri.AttachRequest{ContainerId: c.id, Stdout: true}, codes.FailedPrecondition)
+	})
+}
+
+// forward opens a port-forward to the pod, over SPDY or in a WebSocket tunnel, and returns its local ports.
+func forward(t *testing.T, p *podT, tunnel bool, ports ...string) []portforward.ForwardedPort {
+	t.Helper()
+	u, err := url.Parse(do(t, rt.PortForward, &cri.PortForwardRequest{PodSandboxId: p.id}).Url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dialer httpstream.Dialer
+	if tunnel {
+		dialer, err = portforward.NewSPDYOverWebsocketDialer(u, &rest.Config{})
+	} else {
+		var transport http.RoundTripper
+		var upgrader spdy.Upgrader
+		transport, upgrader, err = spdy.RoundTripperFor(&rest.Config{})
+		dialer = spdy.NewDialer(upgrader, &http.Client{Transport: transport}, "POST", u)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, ready := make(chan struct{}), make(chan struct{})
+	forwarder, err := portforward.New(dialer, ports, stop, ready, io.Discard, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- forwarder.ForwardPorts() }()
+	select {
+	case <-ready:
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { close(stop); <-ended })
+	local, err := forwarder.GetPorts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return local
+}
+
+func TestPortForward(t *testing.T) {
+	leavesNothing(t)
+	daemonStays(t)
+	p := runPod(t, withNetwork)
+	c := p.run(sh("nc -ll -p 7001 -e cat & nc -ll -p 7002 -e sh -c 'cat >/dev/null; echo whole' & sleep 1000"))
+	eventually(t, 10*time.Second, "it listens", func() error {
+		if text := c.sh("cat /proc/net/tcp /proc/net/tcp6"); !strings.Contains(text, ":1B59") || !strings.Contains(text, ":1B5A") {
+			return errors.New(text)
+		}
+		return nil
+	})
+	for _, tunnel := range []bool{false, true} {
+		name := map[bool]string{false: " over SPDY", true: " in a WebSocket tunnel"}[tunnel]
+		t.Run("megabytes both ways on many connections"+name, func(t *testing.T) {
+			local := forward(t, p, tunnel, "0:7001", "0:7002")
+			var conns []net.Conn
+			for range 16 {
+				conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", local[0].Local))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = conn.Close() }()
+				_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+				// One at a time: the server's queue is two long, and what is beyond is reset by the kernel.
+				if _, err := conn.Write([]byte("x")); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+					t.Fatal(err)
+				}
+				conns = append(conns, conn)
+			}
+			var wait sync.WaitGroup
+			for _, conn := range conns {
+				wait.Add(1)
+				go func() {
+					defer wait.Done()
+					data := make([]byte, 1<<20)
+					_, _ = rand.Read(data)
+					go func() { _, _ = conn.Write(data) }()
+					back := make([]byte, len(data))
+					if _, err := io.ReadFull(conn, back); err != nil || !bytes.Equal(data, back) {
+						t.Errorf("what came back differs, or %v", err)
+					}
+				}()
+			}
+			wait.Wait()
+		})
+		t.Run("one side ends before the other"+name, func(t *testing.T) {
+			local := forward(t, p, tunnel, "0:7002")
+			conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", local[0].Local))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+			_, _ = io.WriteString(conn, "something")
+			_ = conn.(*net.TCPConn).CloseWrite()
+			answer, err := io.ReadAll(conn)
+			if err != nil || string(answer) != "whole\n" {
+				t.Errorf("%q %v", answer, err)
+			}
+		})
+		t.Run("a port where nobody listens"+name, func(t *testing.T) {
+			local := forward(t, p, tunnel, "0:7999")
+			conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", local[0].Local))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+			if n, err := conn.Read(make([]byte, 1)); err == nil || isTimeout(err) {
+				t.Errorf("%d bytes, %v", n, err)
+			}
+		})
+	}
+	t.Run("requests that make no sense", func(t *testing.T) {
+		refused(t, rt.PortForward, &cri.PortForwardRequest{PodSandboxId: "nobody"}, codes.NotFound)
+		stopped := runPod(t)
+		stopped.stop()
+		refused(t, rt.PortForward, &cri.PortForwardRequest{PodSandboxId: stopped.id}, codes.FailedPrecondition)
 	})
 }

@@ -142,3 +142,6 @@ int native_container_exec_sync(Engine *e, const EngineContainer *c, const char *
 
 /* exec-stream.c */
 int native_container_exec(Engine *e, const EngineContainer *c, const EngineExec *exec, int *ret_exit_code, Error *error);
+
+/* attach.c */
+int native_container_attach(Engine *e, const EngineContainer *c, EngineAttachFlags flags, int *ret_fd, Error *error);

@@ -145,6 +145,7 @@ static const EngineOps native_ops = {
         .container_load = native_container_load,
         .container_exec_sync = native_container_exec_sync,
         .container_exec = native_container_exec,
+        .container_attach = native_container_attach,
         .container_reopen_log = native_container_reopen_log,
         .container_update = native_container_update,
 };

@@ -118,8 +118,8 @@ static int call_receive(int fd, uint64_t until, Answer *ret) {
         return 0;
 }
 
-/* One connection. */
-static int call_try(const char *socket_path, const Call *c, uint64_t until, Answer *ret) {
+/* One connection, which *ret_fd (may be NULL) gets when the answer is good. */
+static int call_try(const char *socket_path, const Call *c, uint64_t until, Answer *ret, int *ret_fd) {
         _cleanup_close_ int fd = -1;
         int r;
 
@@ -129,11 +129,14 @@ static int call_try(const char *socket_path, const Call *c, uint64_t until, Answ
         r = call_send(fd, c);
         if (r < 0)
                 return r;
-        return call_receive(fd, until, ret);
+        r = call_receive(fd, until, ret);
+        if (r >= 0 && ret_fd && ret->reply.result >= 0)
+                *ret_fd = TAKE_FD(fd);
+        return r;
 }
 
 /* Sends the request until it is answered: a pod process that was killed is started again and has the same socket. */
-static int call_run(const char *socket_path, const Call *c, Error *error) {
+static int call_run_for(const char *socket_path, const Call *c, int *ret_fd, Error *error) {
         uint64_t until = now_usec(CLOCK_MONOTONIC) + REQUEST_TIMEOUT_USEC;
         Answer a;
         int r;
@@ -144,7 +147,7 @@ static int call_run(const char *socket_path, const Call *c, Error *error) {
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "The path is longer than %d bytes", POD_PATH_MAX);
 
         for (;;) {
-                r = call_try(socket_path, c, until, &a);
+                r = call_try(socket_path, c, until, &a, ret_fd);
                 if ((r != -ECONNRESET && r != -EPIPE) || now_usec(CLOCK_MONOTONIC) >= until)
                         break;
                 r = fiber_sleep(RETRY_USEC);
@@ -158,6 +161,10 @@ static int call_run(const char *socket_path, const Call *c, Error *error) {
         if (a.reply.result < 0)
                 return error_set(error, a.reply.result, "the pod's process refused");
         return 0;
+}
+
+static int call_run(const char *socket_path, const Call *c, Error *error) {
+        return call_run_for(socket_path, c, NULL, error);
 }
 
 int pod_client_add_streams(const char *socket_path, const PodStreams *streams, Error *error) {
@@ -211,4 +218,11 @@ int pod_client_sysctl(const char *socket_path, const char *assignment, Error *er
         Call c = call_make(POD_SYSCTL, NULL, assignment);
 
         return call_run(socket_path, &c, error);
+}
+
+int pod_client_attach(const char *socket_path, const char *container_id, uint32_t flags, int *ret_fd, Error *error) {
+        Call c = call_make(POD_ATTACH, container_id, NULL);
+
+        c.header.flags = flags;
+        return call_run_for(socket_path, &c, ret_fd, error);
 }

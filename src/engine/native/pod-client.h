@@ -42,3 +42,8 @@ int pod_client_unmount(const char *socket_path, const char *target, Error *error
 /* Writes "NAME=VALUE" in the pod's namespaces; for sysctls of interfaces, which CNI makes after the pod's start (the
  * others are arguments of the process). Only of a namespace that the pod has for itself, else -EPERM. */
 int pod_client_sysctl(const char *socket_path, const char *assignment, Error *error);
+
+/* Attaches to a container's streams: *ret_fd is a non-blocking SOCK_SEQPACKET socket, owned by the caller, that carries
+ * PodPacket of pod-protocol.h. flags: PodAttachFlags. -ENOENT: no such container, -EPIPE: stdin was asked for and there
+ * is none. */
+int pod_client_attach(const char *socket_path, const char *container_id, uint32_t flags, int *ret_fd, Error *error);
