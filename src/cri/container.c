@@ -1,5 +1,5 @@
 /* Containers: CreateContainer, StartContainer, StopContainer, RemoveContainer, ContainerStatus, ListContainers,
- * StreamContainers, ReopenContainerLog. */
+ * StreamContainers, ReopenContainerLog, UpdateContainerResources. */
 
 #include "basic/json-util.h"
 #include "cri/describe.h"
@@ -191,4 +191,21 @@ int cri_reopen_container_log(CriCall *c, Error *error) {
         if (r < 0)
                 return r;
         return CRI_REPLY(c, ReopenContainerLogResponse, &response, error);
+}
+
+/* Annotations are the caller's own; nothing here is steered by them. */
+int cri_update_container_resources(CriCall *c, Error *error) {
+        const runtime_v1_UpdateContainerResourcesRequest *request = c->request;
+        static const runtime_v1_LinuxContainerResources nothing;
+        runtime_v1_UpdateContainerResourcesResponse response = {};
+        Container *k;
+        int r;
+
+        r = cri_find_container(c, request->container_id, &k, error);
+        if (r < 0)
+                return r;
+        r = container_update(k, request->has_linux ? &request->linux : &nothing, error);
+        if (r < 0)
+                return r;
+        return CRI_REPLY(c, UpdateContainerResourcesResponse, &response, error);
 }

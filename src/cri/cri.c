@@ -219,21 +219,26 @@ static int serve(GrpcCall *call, const void *request, size_t size, void *userdat
         X(RuntimeService, ReopenContainerLog, DECODED(ReopenContainerLog), cri_reopen_container_log, 0)               \
         X(RuntimeService, ExecSync, DECODED(ExecSync), cri_exec_sync, 0)                                              \
         X(RuntimeService, GetContainerEvents, DECODED(GetEvents), cri_get_container_events, CRI_STREAMS)              \
-        X(RuntimeService, UpdateContainerResources, RAW, NULL, 0)                                                     \
+        X(RuntimeService, UpdateContainerResources, DECODED(UpdateContainerResources),                                \
+          cri_update_container_resources, CRI_CHANGES)                                                                \
         X(RuntimeService, Exec, DECODED(Exec), cri_exec, 0)                                                           \
         X(RuntimeService, Attach, DECODED(Attach), cri_attach, 0)                                                     \
         X(RuntimeService, PortForward, DECODED(PortForward), cri_port_forward, 0)                                     \
-        X(RuntimeService, ContainerStats, RAW, NULL, 0)                                                               \
-        X(RuntimeService, ListContainerStats, RAW, NULL, 0)                                                           \
-        X(RuntimeService, StreamContainerStats, RAW, NULL, CRI_STREAMS)                                               \
-        X(RuntimeService, PodSandboxStats, RAW, NULL, 0)                                                              \
-        X(RuntimeService, ListPodSandboxStats, RAW, NULL, 0)                                                          \
-        X(RuntimeService, StreamPodSandboxStats, RAW, NULL, CRI_STREAMS)                                              \
+        X(RuntimeService, ContainerStats, DECODED(ContainerStats), cri_container_stats, 0)                            \
+        X(RuntimeService, ListContainerStats, DECODED(ListContainerStats), cri_list_container_stats, 0)               \
+        X(RuntimeService, StreamContainerStats, DECODED(StreamContainerStats),                                        \
+          cri_stream_container_stats, CRI_STREAMS)                                                                    \
+        X(RuntimeService, PodSandboxStats, DECODED(PodSandboxStats), cri_pod_sandbox_stats, 0)                        \
+        X(RuntimeService, ListPodSandboxStats, DECODED(ListPodSandboxStats), cri_list_pod_sandbox_stats, 0)           \
+        X(RuntimeService, StreamPodSandboxStats, DECODED(StreamPodSandboxStats),                                      \
+          cri_stream_pod_sandbox_stats, CRI_STREAMS)                                                                  \
         X(RuntimeService, CheckpointContainer, RAW, NULL, 0)                                                          \
-        X(RuntimeService, ListMetricDescriptors, RAW, NULL, 0)                                                        \
-        X(RuntimeService, ListPodSandboxMetrics, RAW, NULL, 0)                                                        \
-        X(RuntimeService, StreamPodSandboxMetrics, RAW, NULL, CRI_STREAMS)                                            \
-        X(RuntimeService, UpdatePodSandboxResources, RAW, NULL, 0)                                                    \
+        X(RuntimeService, ListMetricDescriptors, DECODED(ListMetricDescriptors), cri_list_metric_descriptors, 0)      \
+        X(RuntimeService, ListPodSandboxMetrics, DECODED(ListPodSandboxMetrics), cri_list_pod_sandbox_metrics, 0)     \
+        X(RuntimeService, StreamPodSandboxMetrics, DECODED(StreamPodSandboxMetrics),                                  \
+          cri_stream_pod_sandbox_metrics, CRI_STREAMS)                                                                \
+        X(RuntimeService, UpdatePodSandboxResources, DECODED(UpdatePodSandboxResources),                              \
+          cri_update_pod_sandbox_resources, CRI_CHANGES)                                                              \
         X(ImageService, ListImages, DECODED(ListImages), cri_list_images, 0)                                          \
         X(ImageService, StreamImages, DECODED(StreamImages), cri_stream_images, CRI_STREAMS)                          \
         X(ImageService, ImageStatus, DECODED(ImageStatus), cri_image_status, 0)                                       \

@@ -5,8 +5,6 @@
 #include "basic/string-util.h"
 #include "image/reference.h"
 
-/* nanopb makes a struct of its own for the entries of each map; all are a key and a value, so that one message's map
- * can be lent to another. */
 #define SAME_ENTRY(a, b)                                                                                              \
         _Static_assert(sizeof(a) == sizeof(b) && offsetof(a, key) == offsetof(b, key) &&                              \
                                        offsetof(a, value) == offsetof(b, value),                                      \
@@ -25,12 +23,12 @@ SAME_ENTRY(Entry, runtime_v1_Container_AnnotationsEntry);
 SAME_ENTRY(Entry, runtime_v1_ContainerStatus_LabelsEntry);
 SAME_ENTRY(Entry, runtime_v1_ContainerStatus_AnnotationsEntry);
 SAME_ENTRY(Entry, runtime_v1_ContainerFilter_LabelSelectorEntry);
-
-#define LEND_MAP(to, from, field)                                                                                     \
-        ({                                                                                                            \
-                (to)->field = (void *) (from)->field;                                                                 \
-                (to)->field##_count = (from)->field##_count;                                                          \
-        })
+SAME_ENTRY(Entry, runtime_v1_ContainerAttributes_LabelsEntry);
+SAME_ENTRY(Entry, runtime_v1_ContainerAttributes_AnnotationsEntry);
+SAME_ENTRY(Entry, runtime_v1_PodSandboxAttributes_LabelsEntry);
+SAME_ENTRY(Entry, runtime_v1_PodSandboxAttributes_AnnotationsEntry);
+SAME_ENTRY(Entry, runtime_v1_ContainerStatsFilter_LabelSelectorEntry);
+SAME_ENTRY(Entry, runtime_v1_PodSandboxStatsFilter_LabelSelectorEntry);
 
 /* Of a key given twice the later one counts, as in any protobuf map. */
 static const char *map_get(const Entry *map, size_t n, const char *key) {

@@ -6,6 +6,14 @@
 #include "manager/manager.h"
 #include "runtime.pb.h"
 
+/* nanopb makes a struct of its own for the entries of each map; all are a key and a value (describe.c asserts it), so that
+ * one message's map can be lent to another. */
+#define LEND_MAP(to, from, field)                                                                                     \
+        ({                                                                                                            \
+                (to)->field = (void *) (from)->field;                                                                 \
+                (to)->field##_count = (from)->field##_count;                                                          \
+        })
+
 /* A NULL filter matches everything that is not still being made. An ID matches by prefix. */
 bool pod_matches(const Pod *p, const runtime_v1_PodSandboxFilter *filter);
 bool container_matches(const Container *k, const runtime_v1_ContainerFilter *filter);

@@ -1,5 +1,7 @@
 /* Images: ListImages, StreamImages, ImageStatus, PullImage, RemoveImage, ImageFsInfo. */
 
+#include <sys/stat.h>
+
 #include "basic/json-util.h"
 #include "cri/describe.h"
 #include "cri/internal.h"
@@ -184,9 +186,39 @@ int cri_remove_image(CriCall *c, Error *error) {
         return CRI_REPLY(c, RemoveImageResponse, &response, error);
 }
 
+/* The writable layers, once all of them were measured; the kubelet takes a missing entry for "where the images are". */
+static int containers_fs_usage(CriCall *c, const char *images_mountpoint, runtime_v1_FilesystemUsage *ret,
+                               Error *error) {
+        struct stat images, containers;
+        uint64_t timestamp_nsec;
+        TreeUsage sum;
+        char *path;
+
+        manager_measure_layers(c->manager, /* pod= */ NULL, /* c= */ NULL);
+        if (!manager_sum_layers(c->manager, &sum, &timestamp_nsec))
+                return 0;
+        path = arena_printf(&c->arena, "%s/containers", c->manager->config.state_directory);
+        if (!path)
+                return error_oom(error);
+        *ret = (runtime_v1_FilesystemUsage) {
+                .timestamp = (int64_t) timestamp_nsec,
+                .has_fs_id = true,
+                .fs_id.mountpoint = path,
+                .has_used_bytes = true,
+                .used_bytes.value = sum.bytes,
+                .has_inodes_used = true,
+                .inodes_used.value = sum.inodes,
+        };
+        /* On one file system they must have one name. */
+        if (images_mountpoint && stat(images_mountpoint, &images) >= 0 && stat(path, &containers) >= 0 &&
+            images.st_dev == containers.st_dev)
+                ret->fs_id.mountpoint = (char *) images_mountpoint;
+        return 1;
+}
+
 int cri_image_fs_info(CriCall *c, Error *error) {
         _cleanup_(image_fs_info_done) ImageFsInfo info = {};
-        runtime_v1_FilesystemUsage usage = {};
+        runtime_v1_FilesystemUsage usage = {}, containers = {};
         runtime_v1_ImageFsInfoResponse response = { .image_filesystems = &usage, .image_filesystems_count = 1 };
         int r;
 
@@ -202,5 +234,10 @@ int cri_image_fs_info(CriCall *c, Error *error) {
                 .has_inodes_used = true,
                 .inodes_used.value = info.inodes_used,
         };
+        r = containers_fs_usage(c, info.mountpoint, &containers, error);
+        if (r < 0)
+                return r;
+        response.container_filesystems = &containers;
+        response.container_filesystems_count = (pb_size_t) r;
         return CRI_REPLY(c, ImageFsInfoResponse, &response, error);
 }

@@ -72,6 +72,7 @@ int cri_remove_pod_sandbox(CriCall *c, Error *error);
 int cri_pod_sandbox_status(CriCall *c, Error *error);
 int cri_list_pod_sandbox(CriCall *c, Error *error);
 int cri_stream_pod_sandboxes(CriCall *c, Error *error);
+int cri_update_pod_sandbox_resources(CriCall *c, Error *error);
 /* container.c */
 int cri_create_container(CriCall *c, Error *error);
 int cri_start_container(CriCall *c, Error *error);
@@ -81,6 +82,18 @@ int cri_container_status(CriCall *c, Error *error);
 int cri_list_containers(CriCall *c, Error *error);
 int cri_stream_containers(CriCall *c, Error *error);
 int cri_reopen_container_log(CriCall *c, Error *error);
+int cri_update_container_resources(CriCall *c, Error *error);
+/* stats.c */
+int cri_container_stats(CriCall *c, Error *error);
+int cri_list_container_stats(CriCall *c, Error *error);
+int cri_stream_container_stats(CriCall *c, Error *error);
+int cri_pod_sandbox_stats(CriCall *c, Error *error);
+int cri_list_pod_sandbox_stats(CriCall *c, Error *error);
+int cri_stream_pod_sandbox_stats(CriCall *c, Error *error);
+/* metrics.c */
+int cri_list_metric_descriptors(CriCall *c, Error *error);
+int cri_list_pod_sandbox_metrics(CriCall *c, Error *error);
+int cri_stream_pod_sandbox_metrics(CriCall *c, Error *error);
 /* exec.c */
 int cri_exec_sync(CriCall *c, Error *error);
 /* streaming.c */

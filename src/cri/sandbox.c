@@ -1,4 +1,5 @@
-/* Pods: RunPodSandbox, StopPodSandbox, RemovePodSandbox, PodSandboxStatus, ListPodSandbox, StreamPodSandboxes. */
+/* Pods: RunPodSandbox, StopPodSandbox, RemovePodSandbox, PodSandboxStatus, ListPodSandbox, StreamPodSandboxes,
+ * UpdatePodSandboxResources. */
 
 #include "basic/json-util.h"
 #include "cri/describe.h"
@@ -158,4 +159,20 @@ int cri_stream_pod_sandboxes(CriCall *c, Error *error) {
                 pod_ref(p);
         }
         return stream_list_send(c, &list, send_pod_batch, error);
+}
+
+int cri_update_pod_sandbox_resources(CriCall *c, Error *error) {
+        const runtime_v1_UpdatePodSandboxResourcesRequest *request = c->request;
+        runtime_v1_UpdatePodSandboxResourcesResponse response = {};
+        Pod *p;
+        int r;
+
+        r = cri_find_pod(c, request->pod_sandbox_id, &p, error);
+        if (r < 0)
+                return r;
+        r = pod_update(p, request->has_overhead ? &request->overhead : NULL,
+                       request->has_resources ? &request->resources : NULL, error);
+        if (r < 0)
+                return r;
+        return CRI_REPLY(c, UpdatePodSandboxResourcesResponse, &response, error);
 }

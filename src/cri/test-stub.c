@@ -135,6 +135,105 @@ int pod_netns(Pod *p, char **ret, Error *error) {
         *ret = NULL;
         return stub_result(error, "no such namespace");
 }
+int container_update(Container *k, const runtime_v1_LinuxContainerResources *resources, Error *error) {
+        stub.container = k;
+        stub.memory_limit = resources->memory_limit_in_bytes;
+        return stub_result(error, "cannot change the limits");
+}
+int pod_update(Pod *p, const runtime_v1_LinuxContainerResources *overhead,
+               const runtime_v1_LinuxContainerResources *resources, Error *error) {
+        stub.pod = p;
+        stub.memory_limit = (overhead ? overhead->memory_limit_in_bytes : 0) +
+                            (resources ? resources->memory_limit_in_bytes : 0);
+        return stub_result(error, "cannot change the limits");
+}
+
+/* Figures that tell which is which; without a memory controller when stub.no_memory. */
+static CgroupStats figures(void) {
+        uint64_t memory = stub.no_memory ? STAT_UNKNOWN : 0;
+        CgroupStats s = {
+                .timestamp_nsec = 1700000000000000005,
+                .cpu_usage_nsec = 61000000000,
+                .cpu_user_nsec = 40000000000,
+                .cpu_system_nsec = 21000000000,
+                .cpu_periods = STAT_UNKNOWN,
+                .cpu_throttled_periods = STAT_UNKNOWN,
+                .cpu_throttled_nsec = STAT_UNKNOWN,
+                .memory_usage = memory + 1000,
+                .memory_limit = memory + 5000,
+                .memory_working_set = memory + 900,
+                .memory_anon = memory + 800,
+                .memory_file = memory + 100,
+                .memory_file_mapped = memory + 10,
+                .memory_kernel = memory + 20,
+                .memory_page_faults = memory + 30,
+                .memory_major_page_faults = memory + 3,
+                .swap_usage = memory + 64,
+                .swap_limit = STAT_UNKNOWN,
+                .memory_pressure = { true, { 1.5, 2.5, 3.5, 4000000 }, { .total_usec = 3000000 } },
+                .memory_peak = memory + 2000,
+                .memory_limit_hits = memory,
+                .oom_kills = memory,
+                .processes = 2,
+                .threads = 3,
+                .threads_limit = STAT_UNKNOWN,
+                .devices = { { 7, 255, 11, 12, 13, 14 } },
+                .n_devices = 1,
+        };
+        uint64_t *const unknown[] = { &s.memory_usage, &s.memory_limit, &s.memory_working_set, &s.memory_anon,
+                                      &s.memory_file, &s.memory_file_mapped, &s.memory_kernel, &s.memory_page_faults,
+                                      &s.memory_major_page_faults, &s.swap_usage, &s.memory_peak };
+
+        for (size_t i = 0; stub.no_memory && i < ELEMENTSOF(unknown); i++)
+                *unknown[i] = STAT_UNKNOWN;
+        s.memory_pressure.known = !stub.no_memory;
+        return s;
+}
+int container_read_stats(Container *k, CgroupStatsFlags flags, CgroupStats *ret, uint64_t *ret_nano_cores, Error *error) {
+        if (k->phase != CONTAINER_RUNNING)
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "container %s is not running", k->id);
+        *ret = figures();
+        *ret_nano_cores = 250000000;
+        return 0;
+}
+int pod_read_stats(Pod *p, CgroupStatsFlags flags, CgroupStats *ret, uint64_t *ret_nano_cores, Error *error) {
+        if (p->phase != POD_READY)
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "pod %s is not running", p->id);
+        *ret = figures();
+        *ret_nano_cores = STAT_UNKNOWN;
+        return 0;
+}
+const char *container_cgroup(const Container *k) {
+        return "/kubepods.slice/rktlet-ctr-x.service";
+}
+char *pod_cgroup(const Pod *p) {
+        return strdup("/kubepods.slice");
+}
+uint64_t pod_count_processes(Pod *p) {
+        return 7;
+}
+void container_count_descriptors(Container *k, uint64_t *ret_files, uint64_t *ret_sockets) {
+        *ret_files = 9;
+        *ret_sockets = 4;
+}
+size_t pod_read_network(Pod *p, NetInterface ret[static NET_INTERFACES_MAX]) {
+        if (stub.no_network)
+                return 0;
+        ret[0] = (NetInterface) { "net1", 1, 2, 3, 4, 5, 6, 7, 8 };
+        ret[1] = (NetInterface) { "eth0", 11, 12, 13, 14, 15, 16, 17, 18 };
+        return 2;
+}
+void manager_measure_layers(Manager *m, Pod *pod, Container *c) {
+        stub.measured++;
+}
+bool manager_sum_layers(Manager *m, TreeUsage *ret, uint64_t *ret_timestamp_nsec) {
+        if (stub.no_layers)
+                return false;
+        *ret = (TreeUsage) { 8192, 5 };
+        *ret_timestamp_nsec = 7000000002;
+        return true;
+}
+
 void engine_exec_result_done(EngineExecResult *r) {
 }
 

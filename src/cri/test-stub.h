@@ -18,6 +18,9 @@ typedef struct Stub {
         Image *images[8];
         int result; /* of operations */
         int loaded, network, systemd;
+        int64_t memory_limit;
+        bool no_memory, no_network, no_layers;
+        unsigned measured;
 } Stub;
 
 extern Stub stub;

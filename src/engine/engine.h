@@ -11,6 +11,7 @@
 #include "basic/macro.h"
 #include "image/image.h"
 #include "runtime.pb.h" /* made from proto/runtime.proto */
+#include "stats/tree-usage.h"
 #include "systemd/systemd.h"
 
 typedef struct Engine Engine;
@@ -120,6 +121,12 @@ typedef struct EngineOps {
         int (*pod_remove)(Engine *e, const EnginePod *pod, Error *error);
         /* After a restart of the daemon: looks at what there is and follows it. */
         int (*pod_load)(Engine *e, const EnginePod *pod, EnginePodState *ret, Error *error);
+        /* The cgroup of the pod's slice, as systemd's ControlGroup has it ("/kubepods.slice/…"), owned by the caller;
+         * -ENOENT when the pod is down. Doesn't wait. */
+        int (*pod_cgroup)(Engine *e, const EnginePod *pod, char **ret);
+        /* Limits of the slice, which must be the pod's own; what isn't given stays as it is. */
+        int (*pod_update)(Engine *e, const EnginePod *pod, const runtime_v1_LinuxContainerResources *resources,
+                          Error *error);
 
         int (*container_create)(Engine *e, const EngineContainer *c, EngineContainerInfo *ret, Error *error);
         int (*container_start)(Engine *e, const EngineContainer *c, EngineContainerState *ret, Error *error);
@@ -144,6 +151,10 @@ typedef struct EngineOps {
         /* Changes the limits of one that is created or runs; what isn't given stays as it is. */
         int (*container_update)(Engine *e, const EngineContainer *c,
                                 const runtime_v1_LinuxContainerResources *resources, Error *error);
+        /* Its cgroup, as above; borrowed until the next wait, NULL when there is none. Doesn't wait. */
+        const char *(*container_cgroup)(Engine *e, const char *id);
+        /* What its writable layer takes. Large ones take a child and their time. */
+        int (*container_layer_usage)(Engine *e, const EngineContainer *c, TreeUsage *ret, Error *error);
 } EngineOps;
 
 struct Engine {

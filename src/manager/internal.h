@@ -33,3 +33,9 @@ int pod_network_remove(Pod *p, Error *error);
 void pod_apply_state(Pod *p, const EnginePodState *state);
 void container_apply_state(Container *c, const EngineContainerState *state);
 void container_set_exited(Container *c, uint64_t finished_usec, int exit_code, const char *reason, const char *message);
+
+/* resources.c: what UpdateContainerResources and UpdatePodSandboxResources left is put over the request. */
+void container_load_resources(Container *c);
+void pod_load_resources(Pod *p);
+/* systemd keeps what was set for a slice, also when it is gone. */
+void pod_forget_limits(const Pod *p);

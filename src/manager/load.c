@@ -89,8 +89,11 @@ static int load_pod_directory(int dir_fd, const char *name, void *userdata) {
                 r = pod_link(p, &error);
         if (r == -ENOMEM)
                 return r;
-        if (r < 0)
+        if (r < 0) {
                 remove_damaged("pod", p->directory, &error);
+                return 0;
+        }
+        pod_load_resources(p);
         return 0;
 }
 
@@ -133,6 +136,7 @@ static int load_container_directory(int dir_fd, const char *name, void *userdata
                 return 0;
         }
 
+        container_load_resources(c);
         r = image_store_hold(m->images, c->id, c->layers);
         if (r < 0)
                 log_warning_errno(r, "Cannot hold the image layers of container %s, ignoring", c->id);

@@ -48,6 +48,10 @@ Manager *manager_free(Manager *m) {
 
         if (!m)
                 return NULL;
+        if (m->measurer) {
+                fiber_cancel(m->measurer);
+                fiber_unref(m->measurer);
+        }
         HASH_ITER(hh, m->containers, c, next_container)
                 container_unlink(c);
         HASH_ITER(hh, m->pods, p, next_pod)

@@ -16,6 +16,8 @@
 #include "image/image.h"
 #include "net/cni.h"
 #include "runtime.pb.h"
+#include "stats/cgroup-stats.h"
+#include "stats/net-stats.h"
 #include "systemd/systemd.h"
 
 typedef struct Manager Manager;
@@ -43,6 +45,14 @@ typedef enum ContainerPhase {
 const char *container_phase_to_string(ContainerPhase p);
 ContainerPhase container_phase_from_string(const char *s);
 
+/* What a container's writable layer took when it was last measured. */
+typedef struct LayerUsage {
+        TreeUsage usage;
+        uint64_t timestamp_nsec; /* CLOCK_REALTIME; 0: never */
+        uint64_t next_usec;      /* CLOCK_MONOTONIC, not measured again before */
+        bool wanted, final;      /* final: nothing writes there any more */
+} LayerUsage;
+
 struct Pod {
         unsigned n_ref;
         Manager *manager;
@@ -64,6 +74,7 @@ struct Pod {
         int netns_fd;          /* keeps the network namespace for DEL when the pod process is gone; -1: none */
         bool removed;          /* no longer in the tables; references may live on */
         bool undoing, stopping;
+        CpuRate cpu_rate;
         Fiber *starter;        /* runs pod_run(), borrowed; NULL once that is done */
         FiberQueue gone;       /* woken when it leaves the tables */
 
@@ -98,6 +109,8 @@ struct Container {
         pid_t pid;
         char *reason, *message; /* "Completed", "Error", "OOMKilled", "StartError", …; NULL while none */
         bool oom_killed, removed, undoing, starting;
+        CpuRate cpu_rate;
+        LayerUsage layer;
         Fiber *creator;        /* runs container_create(), borrowed; NULL once that is done */
         FiberQueue gone;       /* woken when it leaves the tables */
 
@@ -149,6 +162,9 @@ struct Manager {
         ManagerSubscription *subscriptions;
         bool loaded; /* manager_load() is done: until then everything but Version answers Unavailable */
         FiberQueue load_queue;
+
+        Fiber *measurer; /* measures writable layers, one after the other; NULL while there is nothing to do */
+        FiberQueue measured;
 };
 
 /* engine_events are what the engine must be made with; call it before the engine exists (userdata is the manager). */
@@ -208,3 +224,32 @@ int container_exec(Container *c, const EngineExec *exec, int *ret_exit_code, Err
 int container_attach(Container *c, EngineAttachFlags flags, int *ret_fd, Error *error);
 /* (fiber) Path of its network namespace, owned by the caller; NULL for the host's. */
 int pod_netns(Pod *p, char **ret, Error *error);
+/* (fiber) Changes limits; what isn't given stays. Saved, so that the request shows what is in force. */
+int container_update(Container *c, const runtime_v1_LinuxContainerResources *resources, Error *error);
+/* (fiber) The same for a pod, either may be NULL. The slice is changed if it is ours; otherwise its limits are the business
+ * of whoever made it (the kubelet, which has set them before it tells us). */
+int pod_update(Pod *p, const runtime_v1_LinuxContainerResources *overhead,
+               const runtime_v1_LinuxContainerResources *resources, Error *error);
+
+/* --- figures ------------------------------------------------------------------------------------------------------ */
+
+/* What the kernel counts for a running container, or for all of a pod's slice; *ret_nano_cores is the CPU rate since an
+ * earlier reading, STAT_UNKNOWN at the first one. FailedPrecondition when it doesn't run. Don't wait. */
+int container_read_stats(Container *c, CgroupStatsFlags flags, CgroupStats *ret, uint64_t *ret_nano_cores, Error *error);
+int pod_read_stats(Pod *p, CgroupStatsFlags flags, CgroupStats *ret, uint64_t *ret_nano_cores, Error *error);
+/* Their cgroups ("/kubepods.slice/…"); borrowed, and owned by the caller. NULL: none, or no memory. */
+const char *container_cgroup(const Container *c);
+char *pod_cgroup(const Pod *p);
+/* Processes of the pod's slice, or descriptors of a container's processes; STAT_UNKNOWN where they can't be counted. */
+uint64_t pod_count_processes(Pod *p);
+void container_count_descriptors(Container *c, uint64_t *ret_files, uint64_t *ret_sockets);
+/* The pod's own interfaces; 0 with the host's network, or while they can't be read. */
+size_t pod_read_network(Pod *p, NetInterface ret[static NET_INTERFACES_MAX]);
+
+/* (fiber) Has the writable layers measured that weren't for a minute: of one container, else of one pod, else of all. It
+ * is done in the background, one after the other, since a tree has to be walked for it (quotas of projects would know at
+ * once, but hardly a node's file system is mounted with them); only for those never measured the call waits a moment.
+ * Container.layer has the result. */
+void manager_measure_layers(Manager *m, Pod *pod, Container *c);
+/* All containers' layers, running or not. False when one of them was never measured yet. */
+bool manager_sum_layers(Manager *m, TreeUsage *ret, uint64_t *ret_timestamp_nsec);

@@ -349,6 +349,7 @@ static int pod_clear(Pod *p, Error *error) {
                 r = unit_stop_wait(p->manager->systemd, p->slice, SLICE_STOP_TIMEOUT_USEC, error);
                 if (r < 0)
                         return r;
+                pod_forget_limits(p);
         }
         r = remove_tree(AT_FDCWD, p->run_directory);
         if (r < 0)

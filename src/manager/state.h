@@ -5,6 +5,8 @@
  *   pods/ID/state.json         what became of it
  *   containers/ID/request.pb   CreateContainerRequest as it came
  *   containers/ID/state.json
+ *   pods/ID/resources.pb       UpdatePodSandboxResourcesRequest: limits as they are, once they were changed
+ *   containers/ID/resources.pb the same, UpdateContainerResourcesRequest
  *
  * Files are replaced at once. They are not synced: after a power cut no pod runs, and one whose files are damaged is
  * removed at the next start. Reading never writes. */

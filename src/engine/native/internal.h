@@ -97,6 +97,7 @@ int native_pod_netns(Engine *e, const EnginePod *pod, char **ret, Error *error);
 int native_pod_stop(Engine *e, const EnginePod *pod, Error *error);
 int native_pod_remove(Engine *e, const EnginePod *pod, Error *error);
 int native_pod_load(Engine *e, const EnginePod *pod, EnginePodState *ret, Error *error);
+int native_pod_update(Engine *e, const EnginePod *pod, const runtime_v1_LinuxContainerResources *resources, Error *error);
 bool pod_has_network(const EnginePod *pod);
 bool pod_has_ipc(const EnginePod *pod);
 bool pod_has_pid(const EnginePod *pod);
@@ -135,6 +136,11 @@ int native_container_load(Engine *e, const EngineContainer *c, EngineContainerSt
 int native_container_reopen_log(Engine *e, const EngineContainer *c, Error *error);
 int native_container_update(Engine *e, const EngineContainer *c, const runtime_v1_LinuxContainerResources *resources,
                             Error *error);
+
+/* native-stats.c */
+int native_pod_cgroup(Engine *e, const EnginePod *pod, char **ret);
+const char *native_container_cgroup(Engine *e, const char *id);
+int native_container_layer_usage(Engine *e, const EngineContainer *c, TreeUsage *ret, Error *error);
 
 /* exec.c */
 int native_container_exec_sync(Engine *e, const EngineContainer *c, const char *const *argv, uint64_t timeout_usec,

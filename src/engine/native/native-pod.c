@@ -7,6 +7,7 @@
 
 #include "basic/file-util.h"
 #include "engine/native/internal.h"
+#include "engine/native/resources.h"
 #include "pod/pod-protocol.h"
 
 #define SHM_SIZE "67108864" /* as everywhere in the field */
@@ -485,4 +486,30 @@ int native_pod_load(Engine *engine, const EnginePod *pod, EnginePodState *ret, E
         p->up = true;
         *ret = p->state;
         return 0;
+}
+
+int native_pod_update(Engine *engine, const EnginePod *pod, const runtime_v1_LinuxContainerResources *resources,
+                      Error *error) {
+        NativeEngine *e = native_engine(engine);
+        _cleanup_(unit_properties_freep) UnitProperties *properties = NULL;
+        _cleanup_(resources_done) Resources r = RESOURCES_INIT;
+        _cleanup_free_ char *cgroup = NULL;
+        int k;
+
+        k = native_pod_cgroup(engine, pod, &cgroup);
+        if (k == -ENOMEM)
+                return error_oom(error);
+        if (k < 0)
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "pod %s is not running", pod->id);
+        k = resources_parse(resources, &r, error);
+        if (k < 0)
+                return k;
+        if (unit_properties_new(&properties) < 0)
+                return error_oom(error);
+        if (resources_add_properties(&r, properties) > 0) {
+                k = unit_set_properties(e->systemd, pod->slice, properties, error);
+                if (k < 0)
+                        return k;
+        }
+        return resources_write_files(&r, cgroup, error);
 }

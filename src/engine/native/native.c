@@ -138,6 +138,8 @@ static const EngineOps native_ops = {
         .pod_stop = native_pod_stop,
         .pod_remove = native_pod_remove,
         .pod_load = native_pod_load,
+        .pod_cgroup = native_pod_cgroup,
+        .pod_update = native_pod_update,
         .container_create = native_container_create,
         .container_start = native_container_start,
         .container_stop = native_container_stop,
@@ -148,6 +150,8 @@ static const EngineOps native_ops = {
         .container_attach = native_container_attach,
         .container_reopen_log = native_container_reopen_log,
         .container_update = native_container_update,
+        .container_cgroup = native_container_cgroup,
+        .container_layer_usage = native_container_layer_usage,
 };
 
 /* What PID 1 may do decides what units can have; the daemon itself may be more confined. */

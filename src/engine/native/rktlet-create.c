@@ -3,11 +3,13 @@
  *
  *     rktlet-create --log FILE --mount-namespace PATH [--shared ROOTFS] -- RUNTIME ARGUMENT…
  *     rktlet-create --remove PATH
+ *     rktlet-create --usage PATH
  *     rktlet-create --environment FILE -- COMMAND ARGUMENT…
  *
  * --shared ROOTFS: mounts that the container makes are to reach the host, so it is made in a copy of the host's mount
  * namespace, into which ROOTFS is taken over from the pod's.
  * --remove: removes a tree; it can be large, and the daemon doesn't wait for disks.
+ * --usage: prints the bytes and inodes that a tree takes.
  * --environment FILE: inside a container, whose command it becomes; the file has variables with bytes that the OCI
  * configuration can't hold, each ended by a NUL.
  *
@@ -21,6 +23,7 @@
 #include <sys/syscall.h>
 
 #include "basic/file-util.h"
+#include "stats/tree-usage.h"
 
 static const char *log_path;
 
@@ -105,6 +108,18 @@ static int with_environment(const char *path, char **command) {
         return r == ENOENT ? 127 : 126;
 }
 
+static int print_usage(const char *path) {
+        TreeUsage usage;
+        int r;
+
+        r = tree_usage(AT_FDCWD, path, /* max_entries= */ 0, &usage);
+        errno = -r;
+        if (r < 0)
+                return fail("cannot look at", path);
+        printf("%llu %llu\n", (unsigned long long) usage.bytes, (unsigned long long) usage.inodes);
+        return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 int main(int argc, char **argv) {
         static char *const environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL};
         const char *namespace = NULL, *shared = NULL, *variables = NULL;
@@ -123,7 +138,9 @@ int main(int argc, char **argv) {
                         r = remove_tree(AT_FDCWD, argv[i + 1]);
                         errno = -r;
                         return r < 0 ? fail("cannot remove", argv[i + 1]) : EXIT_SUCCESS;
-                } else
+                } else if (streq(argv[i], "--usage"))
+                        return print_usage(argv[i + 1]);
+                else
                         break;
         }
         if (i + 1 >= argc || !streq(argv[i], "--") || (!namespace && !variables)) {
