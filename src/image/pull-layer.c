@@ -1,6 +1,6 @@
 /* Getting one layer: its bytes go from the connection through a pipe into the unpacker while they arrive, so that
- * downloading, decompressing and writing overlap and nothing compressed is ever stored. A layer that several pulls want
- * at once is fetched once. */
+ * downloading, decompressing and writing overlap and nothing compressed is ever stored. A layer that several pulls
+ * want at once is fetched once. */
 
 #include <fcntl.h>
 #include <signal.h>
@@ -12,7 +12,7 @@
 #include "image/store.h"
 #include "image/unpack.h"
 
-#define PIPE_SIZE (1024 * 1024)
+#define PIPE_SIZE  (1024 * 1024)
 #define OUTPUT_MAX 4096U
 
 struct LayerFetch {
@@ -61,8 +61,8 @@ static void unpacker_done(Unpacker *u) {
                 siginfo_t si;
 
                 FIBER_SHIELDED_SCOPE;
-                (void) syscall(SYS_pidfd_send_signal, u->pidfd, SIGKILL, NULL, 0U);
-                (void) fiber_wait_pidfd(u->pidfd, USEC_INFINITY, &si);
+                (void)syscall(SYS_pidfd_send_signal, u->pidfd, SIGKILL, NULL, 0U);
+                (void)fiber_wait_pidfd(u->pidfd, USEC_INFINITY, &si);
                 u->pidfd = safe_close(u->pidfd);
         }
         if (u->temporary) {
@@ -85,12 +85,12 @@ static int make_pipe(int *ret_read, int *ret_write, Error *error) {
 static int unpacker_start(Unpacker *u, const LayerFetch *f, Error *error) {
         _cleanup_close_ int dir_fd = -1, tree_fd = -1, implied_fd = -1, in = -1, out = -1, err = -1;
         char size[32];
-        const char *const argv[] = { u->store->unpack_path, "layer", f->digest, size, f->diff_id, NULL };
-        ProcessOptions o = { .argv = argv };
+        const char *const argv[] = {u->store->unpack_path, "layer", f->digest, size, f->diff_id, NULL};
+        ProcessOptions o = {.argv = argv};
         pid_t pid;
         int r;
 
-        (void) snprintf(size, sizeof size, "%llu", (unsigned long long) f->size);
+        (void)snprintf(size, sizeof size, "%llu", (unsigned long long)f->size);
         u->temporary = store_temporary(u->store, "unpack");
         if (!u->temporary)
                 return error_oom(error);
@@ -114,7 +114,7 @@ static int unpacker_start(Unpacker *u, const LayerFetch *f, Error *error) {
             (r = make_pipe(&u->err, &err, error)) < 0)
                 return r;
         /* Fewer switches between the two; a limit for pipes may forbid it. */
-        (void) fcntl(u->in, F_SETPIPE_SZ, PIPE_SIZE);
+        (void)fcntl(u->in, F_SETPIPE_SZ, PIPE_SIZE);
         r = fd_set_nonblock(u->in, true);
         if (r >= 0)
                 r = fd_set_nonblock(u->out, true);
@@ -126,7 +126,7 @@ static int unpacker_start(Unpacker *u, const LayerFetch *f, Error *error) {
         o.stdin_fd = in;
         o.stdout_fd = out;
         o.stderr_fd = err;
-        o.pass_fds = (const int[]) { tree_fd, implied_fd };
+        o.pass_fds = (const int[]){tree_fd, implied_fd};
         o.n_pass_fds = 2;
         return process_spawn(&o, &pid, &u->pidfd, error);
 }
@@ -140,7 +140,7 @@ static void read_output(int fd, char ret[static OUTPUT_MAX + 1]) {
 
                 if (k <= 0)
                         break;
-                n += (size_t) k;
+                n += (size_t)k;
         }
         ret[n] = '\0';
         ret[strcspn(ret, "\n")] = '\0';
@@ -169,17 +169,17 @@ static int unpacker_finish(Unpacker *u, UnpackResult *ret, Error *error) {
                 read_output(u->err, text);
                 if (si.si_status < 0 || si.si_status >= _GRPC_CODE_MAX || !text[0])
                         return error_setf(error, GRPC_INTERNAL, "The unpacker exited with status %d", si.si_status);
-                return error_setf(error, (GrpcCode) si.si_status, "%s", text);
+                return error_setf(error, (GrpcCode)si.si_status, "%s", text);
         }
         read_output(u->out, text);
         if (sscanf(text, "%llu %llu %llu %d", &bytes, &inodes, &implied, &opaque) != 4)
                 return error_setf(error, GRPC_INTERNAL, "The unpacker's answer can't be understood");
-        *ret = (UnpackResult) { .bytes = bytes, .inodes = inodes, .implied = implied, .opaque_root = opaque };
+        *ret = (UnpackResult){.bytes = bytes, .inodes = inodes, .implied = implied, .opaque_root = opaque};
         return 0;
 }
 
 static int fetch_from_host(LayerFetch *f, size_t host, Error *error) {
-        _cleanup_(unpacker_done) Unpacker u = { .store = f->store, .pidfd = -1, .in = -1, .out = -1, .err = -1 };
+        _cleanup_(unpacker_done) Unpacker u = {.store = f->store, .pidfd = -1, .in = -1, .out = -1, .err = -1};
         UnpackResult result;
         int r;
 
@@ -200,7 +200,7 @@ static int fetch_from_host(LayerFetch *f, size_t host, Error *error) {
                 _cleanup_free_ char *path = strprintf("%s/implied", u.temporary);
 
                 if (path)
-                        (void) unlinkat(f->store->tmp_fd, path, 0);
+                        (void)unlinkat(f->store->tmp_fd, path, 0);
         }
         r = store_commit_layer(f->store, u.temporary, f->diff_id, result.implied > 0 ? f->chain : NULL, result.bytes,
                                result.inodes, result.opaque_root, &f->layer, error);
@@ -292,7 +292,7 @@ static int fetch_wait(LayerFetch *f) {
 
                 list_remove(&f->store->fetches, &f->store->n_fetches, f);
                 fiber_cancel(f->fiber);
-                (void) fiber_join(f->fiber, NULL);
+                (void)fiber_join(f->fiber, NULL);
         }
         return r;
 }
@@ -330,7 +330,8 @@ int store_get_layer(ImageStore *s, RegistrySession *session, const char *digest,
                         error_move(error, &f->error);
                         return f->result;
                 }
-                /* Another pull's failure, maybe of its credentials, or a layer made for other parents: do it ourselves. */
+                /* Another pull's failure, maybe of its credentials, or a layer made for other parents: do it
+                 * ourselves. */
         }
 }
 

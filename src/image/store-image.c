@@ -1,6 +1,7 @@
 /* Images: one small file each, and the manifests and configs they need as blobs.
  *
- *   images/HEX.json  {"version", "id", "tags", "digests", "manifestDigest", "size", "layers": [N…], "blobs": [digest…]} */
+ *   images/HEX.json  {"version", "id", "tags", "digests", "manifestDigest", "size", "layers": [N…], "blobs":
+ * [digest…], "saved": µs since 1970}; of two files with one tag, after a crash in between, the later is right */
 
 #include <fcntl.h>
 #include <fnmatch.h>
@@ -30,7 +31,7 @@ Image *image_ref(Image *i) {
 }
 
 Image *image_unref(Image *i) {
-        StoredImage *stored = (StoredImage *) i;
+        StoredImage *stored = (StoredImage *)i;
 
         if (!i || --i->n_ref > 0)
                 return NULL;
@@ -54,7 +55,7 @@ StoredImage *stored_image_free(StoredImage *i) {
         for (size_t k = 0; k < i->n_layers; k++)
                 layer_unuse(i->layers[k]);
         i->n_layers = 0;
-        (void) image_unref(&i->image);
+        (void)image_unref(&i->image);
         return NULL;
 }
 
@@ -76,7 +77,8 @@ int stored_image_list_layers(StoredImage *i) {
         for (size_t k = first; k < i->n_layers; k++) {
                 bool again = false;
 
-                /* overlayfs refuses a directory that comes twice. What the lower one shows, the upper one shows over it. */
+                /* overlayfs refuses a directory that comes twice. What the lower one shows, the upper one shows over
+                 * it. */
                 for (size_t m = k + 1; m < i->n_layers; m++)
                         again = again || i->layers[m] == i->layers[k];
                 if (again)
@@ -95,7 +97,8 @@ int store_write_blob(ImageStore *s, const char *digest, const void *data, size_t
         struct stat st;
         int r;
 
-        if (fstatat(s->blobs_fd, hex, &st, AT_SYMLINK_NOFOLLOW) >= 0 && S_ISREG(st.st_mode) && (size_t) st.st_size == size) {
+        if (fstatat(s->blobs_fd, hex, &st, AT_SYMLINK_NOFOLLOW) >= 0 && S_ISREG(st.st_mode) &&
+            (size_t)st.st_size == size) {
                 _cleanup_free_ char *have = NULL;
                 size_t n;
 
@@ -135,14 +138,14 @@ static bool blob_is_needed(const ImageStore *s, const char *digest) {
 void store_remove_unneeded_blobs(ImageStore *s, char *const *digests) {
         STRV_FOREACH(d, digests)
                 if (!blob_is_needed(s, *d))
-                        (void) unlinkat(s->blobs_fd, *d + STRLEN("sha256:"), 0);
+                        (void)unlinkat(s->blobs_fd, *d + STRLEN("sha256:"), 0);
 }
 
 static char *image_file_name(const char *id) {
         return strprintf("%s.json", id + STRLEN("sha256:"));
 }
 
-static int image_save(ImageStore *s, const StoredImage *i, Error *error) {
+static int image_save(ImageStore *s, StoredImage *i, Error *error) {
         _cleanup_json_ json_t *j = NULL, *tags = json_from_strv(i->image.repo_tags),
                               *digests = json_from_strv(i->image.repo_digests), *blobs = json_from_strv(i->blobs),
                               *layers = json_array();
@@ -154,9 +157,10 @@ static int image_save(ImageStore *s, const StoredImage *i, Error *error) {
                         return error_oom(error);
         if (!name || !tags || !digests || !blobs || !layers)
                 return error_oom(error);
-        j = json_pack("{s:i, s:s, s:O, s:O, s:s, s:I, s:O, s:O}", "version", STORE_VERSION, "id", i->image.id, "tags", tags,
-                      "digests", digests, "manifestDigest", i->image.manifest_digest, "size", (json_int_t) i->image.size,
-                      "layers", layers, "blobs", blobs);
+        i->saved_usec = now_usec(CLOCK_REALTIME);
+        j = json_pack("{s:i, s:s, s:O, s:O, s:s, s:I, s:O, s:O, s:I}", "version", STORE_VERSION, "id", i->image.id,
+                      "tags", tags, "digests", digests, "manifestDigest", i->image.manifest_digest, "size",
+                      (json_int_t)i->image.size, "layers", layers, "blobs", blobs, "saved", (json_int_t)i->saved_usec);
         text = j ? json_dumps(j, JSON_COMPACT) : NULL;
         if (!text)
                 return error_oom(error);
@@ -191,7 +195,7 @@ static int image_register(ImageStore *s, StoredImage *i) {
                 struct stat st;
 
                 if (fstatat(s->blobs_fd, *b + STRLEN("sha256:"), &st, AT_SYMLINK_NOFOLLOW) >= 0)
-                        i->blob_bytes += (uint64_t) st.st_blocks * 512;
+                        i->blob_bytes += (uint64_t)st.st_blocks * 512;
         }
         s->bytes += i->blob_bytes;
         s->inodes += 1 + strv_length(i->blobs);
@@ -214,7 +218,7 @@ void store_forget_image(ImageStore *s, StoredImage *i) {
                 store_remove_unneeded_blobs(s, i->blobs);
                 store_sync_later(s);
         }
-        (void) stored_image_free(i);
+        (void)stored_image_free(i);
 }
 
 static void strv_remove(char **l, const char *s) {
@@ -262,7 +266,7 @@ int store_name_image(ImageStore *s, StoredImage *i, const char *tag, const char 
                         _cleanup_free_ char *name = image_file_name(i->image.id);
 
                         if (name)
-                                (void) unlinkat(s->images_fd, name, 0);
+                                (void)unlinkat(s->images_fd, name, 0);
                         return error_oom(error);
                 }
         }
@@ -275,9 +279,9 @@ int store_name_image(ImageStore *s, StoredImage *i, const char *tag, const char 
                         continue;
                 strv_remove(other->image.repo_tags, tag);
                 image_find_pinned(s, other);
-                /* At the next start the newer file would have to win; say so if it can't be told. */
+                /* If it can't be written, the next start finds the later file to be right. */
                 if (image_save(s, other, NULL) < 0)
-                        log_warning("Cannot take the tag %s away from image %s on disk, ignoring", tag, other->image.id);
+                        log_debug("Cannot take the tag %s away from image %s on disk, ignoring", tag, other->image.id);
         }
         return 0;
 }
@@ -292,14 +296,15 @@ Image *image_store_find(ImageStore *s, const char *reference) {
         if (isempty(reference))
                 return NULL;
         if (digest_is_valid(reference))
-                return (Image *) store_find_id(s, reference);
+                return (Image *)store_find_id(s, reference);
 
         if (image_reference_parse(reference, &r, NULL) >= 0) {
                 name = r.digest ? strprintf("%s@%s", r.name, r.digest) : strprintf("%s:%s", r.name, r.tag);
                 if (!name)
                         return NULL;
                 for (size_t i = 0; i < s->n_images; i++)
-                        if (strv_contains(r.digest ? s->images[i]->image.repo_digests : s->images[i]->image.repo_tags, name))
+                        if (strv_contains(r.digest ? s->images[i]->image.repo_digests : s->images[i]->image.repo_tags,
+                                          name))
                                 return &s->images[i]->image;
         }
 
@@ -315,13 +320,13 @@ Image *image_store_find(ImageStore *s, const char *reference) {
                                 return NULL;
                         found = s->images[i];
                 }
-        return (Image *) found;
+        return (Image *)found;
 }
 
 int image_store_remove(ImageStore *s, const char *reference, Error *error) {
         _cleanup_image_reference_ ImageReference r = {};
         Image *image = image_store_find(s, reference);
-        StoredImage *i = (StoredImage *) image;
+        StoredImage *i = (StoredImage *)image;
         int k;
 
         if (!i)
@@ -350,6 +355,14 @@ static int load_strv(const json_t *j, const char *key, char ***ret) {
         const json_t *list = json_get_array(j, key);
 
         return list ? json_to_strv(list, ret) : -EINVAL;
+}
+
+/* A tag means one image: of two that have it the one saved later. */
+static void settle_tags(StoredImage *a, StoredImage *b) {
+        StoredImage *earlier = a->saved_usec < b->saved_usec ? a : b, *later = earlier == a ? b : a;
+
+        STRV_FOREACH(t, later->image.repo_tags)
+                strv_remove(earlier->image.repo_tags, *t);
 }
 
 static int image_load(ImageStore *s, const char *name, StoredImage **ret) {
@@ -382,9 +395,10 @@ static int image_load(ImageStore *s, const char *name, StoredImage **ret) {
                 return -ENOMEM;
         if (!streq(expected, name) || store_find_id(s, id))
                 return -EINVAL;
-        i->image.size = (uint64_t) json_integer_value(json_object_get(j, "size"));
-        if ((r = load_strv(j, "tags", &i->image.repo_tags)) < 0 || (r = load_strv(j, "digests", &i->image.repo_digests)) < 0 ||
-            (r = load_strv(j, "layers", &layers)) < 0 || (r = load_strv(j, "blobs", &i->blobs)) < 0)
+        i->image.size = (uint64_t)json_integer_value(json_object_get(j, "size"));
+        if ((r = load_strv(j, "tags", &i->image.repo_tags)) < 0 ||
+            (r = load_strv(j, "digests", &i->image.repo_digests)) < 0 || (r = load_strv(j, "layers", &layers)) < 0 ||
+            (r = load_strv(j, "blobs", &i->blobs)) < 0)
                 return r;
         STRV_FOREACH(b, i->blobs)
                 if (!digest_is_valid(*b))
@@ -396,14 +410,15 @@ static int image_load(ImageStore *s, const char *name, StoredImage **ret) {
         r = image_config_parse(i->image.config_json, config_size, &i->image.config, NULL, NULL);
         if (r < 0)
                 return r;
-        i->layers = calloc(MAX(strv_length(layers), (size_t) 1), sizeof *i->layers);
+        i->layers = calloc(MAX(strv_length(layers), (size_t)1), sizeof *i->layers);
         if (!i->layers)
                 return -ENOMEM;
         STRV_FOREACH(l, layers) {
                 ImageLayer *layer = store_find_layer_by_name(s, *l);
 
                 if (!layer) {
-                        /* The uses taken so far are only taken back, nothing is removed: somebody else may need them. */
+                        /* The uses taken so far are only taken back, nothing is removed: somebody else may need them.
+                         */
                         for (size_t k = 0; k < i->n_layers; k++)
                                 i->layers[k]->n_users--;
                         i->n_layers = 0;
@@ -414,6 +429,9 @@ static int image_load(ImageStore *s, const char *name, StoredImage **ret) {
         r = stored_image_list_layers(i);
         if (r < 0)
                 return r;
+        i->saved_usec = (uint64_t)json_integer_value(json_object_get(j, "saved"));
+        for (size_t k = 0; k < s->n_images; k++)
+                settle_tags(s->images[k], i);
         image_find_pinned(s, i);
         r = image_register(s, i);
         if (r < 0)
@@ -435,7 +453,8 @@ static int load_one(int dir_fd, const char *name, void *userdata) {
                 return MIN(r, 0);
 
         aside = strprintf("%s.damaged", name);
-        log_warning_errno(r, "Image file %s/images/%s can't be used and is set aside; the image has to be pulled again",
+        log_warning_errno(r,
+                          "Image file %s/images/%s can't be used and is set aside; the image has to be pulled again",
                           s->directory, name);
         if (aside && renameat(s->images_fd, name, s->images_fd, aside) < 0)
                 log_warning_errno(-errno, "Cannot rename it, ignoring");

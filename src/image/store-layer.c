@@ -3,8 +3,8 @@
  *   layers/N/fs          the tree
  *   layers/N/layer.json  {"version", "diffID", "chain"?, "bytes", "inodes", "opaqueRoot"}
  *   layers/N/implied     the directories it implies, each ended by NUL; only with a chain
- *   layers/N/unsynced    a symbolic link to the boot ID, until a sync has passed. A layer with another boot's ID may have
- *                        lost anything in a power cut and is thrown away: so no pull ever waits for the disk.
+ *   layers/N/unsynced    a symbolic link to the boot ID, until a sync has passed. A layer with another boot's ID may
+ * have lost anything in a power cut and is thrown away: so no pull ever waits for the disk.
  *
  * A layer appears by one rename from tmp/ and disappears by one rename to it. */
 
@@ -24,7 +24,7 @@ static int read_boot_id(char ret[static 64]) {
         if (r < 0)
                 return r;
         text[strcspn(text, "\n")] = '\0';
-        (void) snprintf(ret, 64, "%.63s", text);
+        (void)snprintf(ret, 64, "%.63s", text);
         return 0;
 }
 
@@ -106,8 +106,9 @@ static int layer_write(int dir_fd, const ImageLayer *l) {
         _cleanup_json_ json_t *j = NULL;
         _cleanup_free_ char *text = NULL;
 
-        j = json_pack("{s:i, s:s, s:s*, s:I, s:I, s:b}", "version", STORE_VERSION, "diffID", l->diff_id, "chain", l->chain,
-                      "bytes", (json_int_t) l->bytes, "inodes", (json_int_t) l->inodes, "opaqueRoot", l->opaque_root);
+        j = json_pack("{s:i, s:s, s:s*, s:I, s:I, s:b}", "version", STORE_VERSION, "diffID", l->diff_id, "chain",
+                      l->chain, "bytes", (json_int_t)l->bytes, "inodes", (json_int_t)l->inodes, "opaqueRoot",
+                      l->opaque_root);
         text = j ? json_dumps(j, JSON_COMPACT) : NULL;
         if (!text)
                 return -ENOMEM;
@@ -129,7 +130,7 @@ int store_commit_layer(ImageStore *s, const char *temporary, const char *diff_id
         l->opaque_root = opaque_root;
         l->unsynced = true;
         l->diff_id = strdup(diff_id);
-        l->name = strprintf("%llu", (unsigned long long) s->next_layer);
+        l->name = strprintf("%llu", (unsigned long long)s->next_layer);
         if (!l->diff_id || !l->name || (chain && !(l->chain = strdup(chain))))
                 return error_oom(error);
 
@@ -158,7 +159,7 @@ int store_commit_layer(ImageStore *s, const char *temporary, const char *diff_id
 }
 
 int store_adopt_layer(ImageStore *s, ImageLayer *const *layers, size_t i, Error *error) {
-        const char *const argv[] = { s->unpack_path, "adopt", NULL };
+        const char *const argv[] = {s->unpack_path, "adopt", NULL};
         _cleanup_close_ int list_fd = -1;
         _cleanup_free_ char *path = NULL;
         _cleanup_free_ int *fds = NULL;
@@ -215,7 +216,8 @@ static int layer_load(ImageStore *s, const char *name, const char *boot_id, Imag
         if (n >= 0) {
                 target[n] = '\0';
                 if (!streq(target, boot_id)) {
-                        log_info("Layer %s of the image store wasn't safe on disk when the machine stopped, removing it",
+                        log_info("Layer %s of the image store wasn't safe on disk when the machine stopped, removing "
+                                 "it",
                                  name);
                         return 0;
                 }
@@ -238,8 +240,8 @@ static int layer_load(ImageStore *s, const char *name, const char *boot_id, Imag
         l->diff_id = strdup(diff_id);
         if (!l->diff_id || (chain && !(l->chain = strdup(chain))))
                 return -ENOMEM;
-        l->bytes = (uint64_t) json_integer_value(json_object_get(j, "bytes"));
-        l->inodes = (uint64_t) json_integer_value(json_object_get(j, "inodes"));
+        l->bytes = (uint64_t)json_integer_value(json_object_get(j, "bytes"));
+        l->inodes = (uint64_t)json_integer_value(json_object_get(j, "inodes"));
         l->opaque_root = json_is_true(json_object_get(j, "opaqueRoot"));
         *ret = TAKE_PTR(l);
         return 1;
@@ -261,7 +263,9 @@ static int load_one(int dir_fd, const char *name, void *userdata) {
         c->store->next_layer = MAX(c->store->next_layer, number + 1);
         r = layer_load(c->store, name, c->boot_id, &l);
         if (r < 0)
-                return r == -ENOMEM ? r : (log_warning_errno(r, "Cannot read layer %s of the image store, ignoring", name), 0);
+                return r == -ENOMEM ? r
+                                    : (log_warning_errno(r, "Cannot read layer %s of the image store, ignoring", name),
+                                       0);
         if (r == 0) {
                 remove_directory(c->store, name);
                 return 0;
@@ -277,7 +281,7 @@ static int load_one(int dir_fd, const char *name, void *userdata) {
 }
 
 int store_load_layers(ImageStore *s) {
-        LoadContext c = { .store = s };
+        LoadContext c = {.store = s};
         int r;
 
         r = read_boot_id(c.boot_id);

@@ -16,7 +16,7 @@ static void good(const char *text, const char *domain, const char *path, const c
         CHECK_STREQ(r.path, path);
         CHECK(streq_ptr(r.tag, tag));
         CHECK(streq_ptr(r.digest, digest));
-        (void) snprintf(name, sizeof name, "%s/%s", domain, path);
+        (void)snprintf(name, sizeof name, "%s/%s", domain, path);
         CHECK_STREQ(r.name, name);
 }
 
@@ -63,14 +63,74 @@ static void domains_ports_and_tags_are_told_apart(void) {
 
 static void what_the_grammar_refuses_is_refused(void) {
         static const char *const list[] = {
-                "", ":", "@", "/", "//", ":tag", "@sha256:" HEX64, "a:", "a@", "a/", "/a", "a//b", "a/b/", "Nginx", "a/B",
-                "host:5000/A", "a:b:c", "a:.x", "a:-x", "a:x y", "a b", " a", "a ", "a\n", "a\tb", "-a", "a-", "_a", "a_",
-                "a___b", "a..b", "a._b", ".a", "a.", "../a", "a/../b", "a/.", "localhost:/a", "host:x/a", "host:65536/a",
-                "host:123456789012345678901234567890/a", "-host.com/a", "host-.com/a", "a..b/c", ".com/a", "a.com./b",
-                "[::1/a", "[]/a", "[::1]x/a", "[::g]/a", "[::1]:/a", "http://a/b", "a@sha256:abc", "a@sha256:" HEX64 "0",
-                "a@sha512:" HEX64 HEX64, "a@md5:d41d8cd98f00b204e9800998ecf8427e", "a@sha256:" HEX64 ":x",
-                "a@sha256:0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef", "a@sha256:" HEX64 "@sha256:" HEX64,
-                HEX64, "a\xff", "\xc3\xa4", "a:\xc3\xa4", "a%2fb", "a\\b", "a?b", "a#b", "user:pass@host/a",
+                        "",
+                        ":",
+                        "@",
+                        "/",
+                        "//",
+                        ":tag",
+                        "@sha256:" HEX64,
+                        "a:",
+                        "a@",
+                        "a/",
+                        "/a",
+                        "a//b",
+                        "a/b/",
+                        "Nginx",
+                        "a/B",
+                        "host:5000/A",
+                        "a:b:c",
+                        "a:.x",
+                        "a:-x",
+                        "a:x y",
+                        "a b",
+                        " a",
+                        "a ",
+                        "a\n",
+                        "a\tb",
+                        "-a",
+                        "a-",
+                        "_a",
+                        "a_",
+                        "a___b",
+                        "a..b",
+                        "a._b",
+                        ".a",
+                        "a.",
+                        "../a",
+                        "a/../b",
+                        "a/.",
+                        "localhost:/a",
+                        "host:x/a",
+                        "host:65536/a",
+                        "host:123456789012345678901234567890/a",
+                        "-host.com/a",
+                        "host-.com/a",
+                        "a..b/c",
+                        ".com/a",
+                        "a.com./b",
+                        "[::1/a",
+                        "[]/a",
+                        "[::1]x/a",
+                        "[::g]/a",
+                        "[::1]:/a",
+                        "http://a/b",
+                        "a@sha256:abc",
+                        "a@sha256:" HEX64 "0",
+                        "a@sha512:" HEX64 HEX64,
+                        "a@md5:d41d8cd98f00b204e9800998ecf8427e",
+                        "a@sha256:" HEX64 ":x",
+                        "a@sha256:0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef",
+                        "a@sha256:" HEX64 "@sha256:" HEX64,
+                        HEX64,
+                        "a\xff",
+                        "\xc3\xa4",
+                        "a:\xc3\xa4",
+                        "a%2fb",
+                        "a\\b",
+                        "a?b",
+                        "a#b",
+                        "user:pass@host/a",
         };
         for (size_t i = 0; i < ELEMENTSOF(list); i++)
                 bad(list[i]);
@@ -82,7 +142,7 @@ static void lengths_are_bounded(void) {
         /* docker.io/library/ and 237 characters are 255. */
         memset(text, 'a', sizeof text);
         text[255 - strlen("docker.io/library/")] = '\0';
-        (void) snprintf(path, sizeof path, "library/%s", text);
+        (void)snprintf(path, sizeof path, "library/%s", text);
         good(text, "docker.io", path, "latest", NULL);
         text[255 - strlen("docker.io/library/")] = 'a';
         text[256 - strlen("docker.io/library/")] = '\0';
@@ -99,7 +159,7 @@ static void lengths_are_bounded(void) {
         memset(text, 'a', sizeof text);
         text[sizeof text - 1] = '\0';
         bad(text);
-        CHECK_EQ(image_reference_parse(NULL, &(ImageReference) {}, NULL), -EINVAL);
+        CHECK_EQ(image_reference_parse(NULL, &(ImageReference){}, NULL), -EINVAL);
 }
 
 static void digests(void) {

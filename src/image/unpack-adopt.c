@@ -1,6 +1,6 @@
-/* A layer that has a/b/file and no entries for a and a/b shows those two directories, in the merged tree, over the ones
- * of the layers below: so they get the owner, mode and time that are found there, as if the file had been written into
- * the merged tree. */
+/* A layer that has a/b/file and no entries for a and a/b shows those two directories, in the merged tree, over the
+ * ones of the layers below: so they get the owner, mode and time that are found there, as if the file had been written
+ * into the merged tree. */
 
 #include <fcntl.h>
 #include <limits.h>
@@ -15,10 +15,10 @@
 
 static int open_plain(int root_fd, const char *path, int flags) {
         struct open_how how = {
-                .flags = (uint64_t) (unsigned) (flags | O_CLOEXEC),
-                .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+                        .flags = (uint64_t)(unsigned)(flags | O_CLOEXEC),
+                        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
         };
-        int fd = (int) syscall(SYS_openat2, root_fd, path, &how, sizeof how);
+        int fd = (int)syscall(SYS_openat2, root_fd, path, &how, sizeof how);
 
         return fd < 0 ? -errno : fd;
 }
@@ -46,7 +46,7 @@ static Sight look(int root_fd, const char *path, int *ret_fd) {
 
                 if (*p && *p != '/')
                         continue;
-                memcpy(prefix, path, (size_t) (p - path));
+                memcpy(prefix, path, (size_t)(p - path));
                 prefix[p - path] = '\0';
                 fd = open_plain(root_fd, prefix, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
                 if (fd == -ENOENT)

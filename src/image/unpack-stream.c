@@ -1,5 +1,5 @@
-/* The compressed layer as a stream: read, hashed, decompressed, hashed again, in pieces that stay in the cache. What it
- * is shows its first bytes, as everywhere in the field: media types are wrong too often. */
+/* The compressed layer as a stream: read, hashed, decompressed, hashed again, in pieces that stay in the cache. What
+ * it is shows its first bytes, as everywhere in the field: media types are wrong too often. */
 
 #include <openssl/evp.h>
 #include <zlib.h>
@@ -12,7 +12,7 @@
 #include "basic/string-util.h"
 #include "image/unpack.h"
 
-#define IN_SIZE (256U * 1024U)
+#define IN_SIZE  (256U * 1024U)
 #define OUT_SIZE (256U * 1024U)
 /* zstd's window: 128 MiB is what the format's own default decoder accepts. */
 #define ZSTD_WINDOW_LOG_MAX 27
@@ -26,11 +26,11 @@ typedef enum Compression {
 
 struct UnpackStream {
         int fd;
-        uint64_t size, n_in;      /* compressed: announced, read */
+        uint64_t size, n_in; /* compressed: announced, read */
         uint64_t out_max, n_out;
         Compression compression;
         bool eof;
-        bool in_frame;            /* within a gzip member or zstd frame */
+        bool in_frame; /* within a gzip member or zstd frame */
         EVP_MD_CTX *in_hash, *out_hash;
         uint8_t *in, *out;
         size_t in_start, in_end;
@@ -52,7 +52,7 @@ UnpackStream *unpack_stream_free(UnpackStream *s) {
         free(s->isal);
 #else
         if (s->zlib)
-                (void) inflateEnd(s->zlib);
+                (void)inflateEnd(s->zlib);
         free(s->zlib);
 #endif
         free(s->in);
@@ -104,16 +104,16 @@ static int fill(UnpackStream *s, Error *error) {
                 s->eof = true;
                 if (s->n_in != s->size)
                         return error_setf(error, GRPC_DATA_LOSS, "The layer has %llu bytes, its manifest says %llu",
-                                          (unsigned long long) s->n_in, (unsigned long long) s->size);
+                                          (unsigned long long)s->n_in, (unsigned long long)s->size);
                 return 0;
         }
-        s->n_in += (uint64_t) n;
+        s->n_in += (uint64_t)n;
         if (s->n_in > s->size)
                 return error_setf(error, GRPC_DATA_LOSS, "The layer has more than the %llu bytes its manifest says",
-                                  (unsigned long long) s->size);
-        if (EVP_DigestUpdate(s->in_hash, s->in + s->in_end, (size_t) n) != 1)
+                                  (unsigned long long)s->size);
+        if (EVP_DigestUpdate(s->in_hash, s->in + s->in_end, (size_t)n) != 1)
                 return error_setf(error, GRPC_INTERNAL, "SHA-256 failed");
-        s->in_end += (size_t) n;
+        s->in_end += (size_t)n;
         return 0;
 }
 
@@ -123,8 +123,13 @@ static int detect(UnpackStream *s, Error *error) {
                 size_t size;
                 const char *name;
         } unsupported[] = {
-                { "\xfd" "7zXZ\0", 6, "xz" }, { "BZh", 3, "bzip2" }, { "\x04\x22\x4d\x18", 4, "lz4" },
-                { "\x5d\0\0", 3, "lzma" }, { "PK\3\4", 4, "zip" },
+                        {"\xfd"
+                         "7zXZ\0",
+                         6, "xz"},
+                        {"BZh", 3, "bzip2"},
+                        {"\x04\x22\x4d\x18", 4, "lz4"},
+                        {"\x5d\0\0", 3, "lzma"},
+                        {"PK\3\4", 4, "zip"},
         };
         const uint8_t *p;
         size_t n;
@@ -139,10 +144,11 @@ static int detect(UnpackStream *s, Error *error) {
         n = s->in_end;
         for (size_t i = 0; i < ELEMENTSOF(unsupported); i++)
                 if (n >= unsupported[i].size && memcmp(p, unsupported[i].magic, unsupported[i].size) == 0)
-                        return error_setf(error, GRPC_UNIMPLEMENTED,
-                                          "The layer is compressed by %s, which is not supported: gzip, zstd and plain "
-                                          "tar are",
-                                          unsupported[i].name);
+                        return error_setf(
+                                        error, GRPC_UNIMPLEMENTED,
+                                        "The layer is compressed by %s, which is not supported: gzip, zstd and plain "
+                                        "tar are",
+                                        unsupported[i].name);
 
         if (n >= 2 && p[0] == 0x1f && p[1] == 0x8b) {
                 s->compression = COMPRESSION_GZIP;
@@ -163,7 +169,7 @@ static int detect(UnpackStream *s, Error *error) {
                 s->zstd = ZSTD_createDStream();
                 if (!s->zstd)
                         return error_oom(error);
-                (void) ZSTD_DCtx_setParameter(s->zstd, ZSTD_d_windowLogMax, ZSTD_WINDOW_LOG_MAX);
+                (void)ZSTD_DCtx_setParameter(s->zstd, ZSTD_d_windowLogMax, ZSTD_WINDOW_LOG_MAX);
         } else
                 s->compression = COMPRESSION_NONE;
         return 0;
@@ -183,7 +189,7 @@ static int run_gzip(UnpackStream *s, size_t *ret_n, Error *error) {
                 s->in_frame = true;
         }
         z->next_in = s->in + s->in_start;
-        z->avail_in = (uint32_t) (s->in_end - s->in_start);
+        z->avail_in = (uint32_t)(s->in_end - s->in_start);
         z->next_out = s->out;
         z->avail_out = OUT_SIZE;
         r = isal_inflate(z);
@@ -206,7 +212,7 @@ static int run_gzip(UnpackStream *s, size_t *ret_n, Error *error) {
                 s->in_frame = true;
         }
         z->next_in = s->in + s->in_start;
-        z->avail_in = (uInt) (s->in_end - s->in_start);
+        z->avail_in = (uInt)(s->in_end - s->in_start);
         z->next_out = s->out;
         z->avail_out = OUT_SIZE;
         r = inflate(z, Z_NO_FLUSH);
@@ -223,15 +229,16 @@ static int run_gzip(UnpackStream *s, size_t *ret_n, Error *error) {
 #endif
 
 static int run_zstd(UnpackStream *s, size_t *ret_n, Error *error) {
-        ZSTD_inBuffer in = { .src = s->in, .size = s->in_end, .pos = s->in_start };
-        ZSTD_outBuffer out = { .dst = s->out, .size = OUT_SIZE };
+        ZSTD_inBuffer in = {.src = s->in, .size = s->in_end, .pos = s->in_start};
+        ZSTD_outBuffer out = {.dst = s->out, .size = OUT_SIZE};
         size_t r;
 
         r = ZSTD_decompressStream(s->zstd, &out, &in);
         if (ZSTD_isError(r)) {
                 if (ZSTD_getErrorCode(r) == ZSTD_error_frameParameter_windowTooLarge)
-                        return error_setf(error, GRPC_RESOURCE_EXHAUSTED,
-                                          "The layer needs a zstd window of more than 128 MiB, which is not supported");
+                        return error_setf(
+                                        error, GRPC_RESOURCE_EXHAUSTED,
+                                        "The layer needs a zstd window of more than 128 MiB, which is not supported");
                 if (ZSTD_getErrorCode(r) == ZSTD_error_memory_allocation)
                         return error_oom(error);
                 return damaged(error, "zstd");
@@ -308,14 +315,15 @@ ssize_t unpack_stream_next(UnpackStream *s, const void **ret, Error *error) {
         s->n_out += n;
         if (s->n_out > s->out_max)
                 return error_setf(error, GRPC_RESOURCE_EXHAUSTED,
-                                  "The layer unpacks to more than the %llu bytes that are free on the file system of the "
+                                  "The layer unpacks to more than the %llu bytes that are free on the file system of "
+                                  "the "
                                   "image store",
-                                  (unsigned long long) s->out_max);
+                                  (unsigned long long)s->out_max);
         /* A plain layer has one digest. */
         if (s->compression != COMPRESSION_NONE && EVP_DigestUpdate(s->out_hash, data, n) != 1)
                 return error_setf(error, GRPC_INTERNAL, "SHA-256 failed");
         *ret = data;
-        return (ssize_t) n;
+        return (ssize_t)n;
 }
 
 static int digest_final(EVP_MD_CTX *c, char ret[static 72]) {
@@ -337,7 +345,7 @@ int unpack_stream_finish(UnpackStream *s, const char *digest, const char *diff_i
         do {
                 n = unpack_stream_next(s, &data, error);
                 if (n < 0)
-                        return (int) n;
+                        return (int)n;
         } while (n > 0);
 
         if (digest_final(s->in_hash, in) < 0 || digest_final(s->out_hash, out) < 0)

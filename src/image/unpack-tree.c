@@ -1,7 +1,7 @@
 /* The tree of one layer. Names come from the archive and are hostile: every parent is opened by
- * openat2(RESOLVE_IN_ROOT), so that a symbolic link the layer made before leads somewhere inside of the tree or nowhere;
- * the last component is only ever touched by *at() calls that don't follow. Deletions are written down the way overlayfs
- * reads them: a character device 0/0 for a name, trusted.overlay.opaque for all of a lower directory. */
+ * openat2(RESOLVE_IN_ROOT), so that a symbolic link the layer made before leads somewhere inside of the tree or
+ * nowhere; the last component is only ever touched by *at() calls that don't follow. Deletions are written down the
+ * way overlayfs reads them: a character device 0/0 for a name, trusted.overlay.opaque for all of a lower directory. */
 
 #include <fcntl.h>
 #include <limits.h>
@@ -16,14 +16,15 @@
 #include "basic/string-util.h"
 #include "image/unpack.h"
 
-#define WHITEOUT_PREFIX ".wh."
+#define WHITEOUT_PREFIX      ".wh."
 #define WHITEOUT_META_PREFIX ".wh..wh."
-#define WHITEOUT_OPAQUE ".wh..wh..opq"
-#define OPAQUE_XATTR "trusted.overlay.opaque"
+#define WHITEOUT_OPAQUE      ".wh..wh..opq"
+#define OPAQUE_XATTR         "trusted.overlay.opaque"
 
-#define BLOCK_SIZE UINT64_C(4096)
+#define BLOCK_SIZE   UINT64_C(4096)
 #define SYMLINKS_MAX 40U
-#define AGAIN_MAX 100000U
+#define AGAIN_MAX    100000U
+#define PARENTS_MAX  16U
 
 typedef struct Implied {
         ino_t ino;
@@ -36,14 +37,23 @@ typedef struct DirectoryTime {
         struct timespec mtime;
 } DirectoryTime;
 
+/* Directories that entries lay in lately: most lie in the same ones, or in their parents. */
+typedef struct Parent {
+        int fd;
+        bool valid;
+        uint64_t used;
+        size_t length;
+        char path[PATH_MAX];
+} Parent;
+
 struct UnpackTree {
         int root_fd;
-        /* The parent of the last entry; most entries have the same one. */
-        int parent_fd;
-        bool parent_valid;
-        char parent_path[PATH_MAX];
-        /* The normalized path of the current entry; its last component follows parent_length. */
+        Parent parents[PARENTS_MAX];
+        uint64_t clock;
+        /* The normalized path of the current entry. */
         char path[PATH_MAX];
+        bool setgid_seen;        /* a directory hands its group down */
+        bool directory_replaced; /* a remembered directory may be something else now */
         Implied *implied;
         DirectoryTime *times;
         size_t n_times, allocated_times;
@@ -68,7 +78,8 @@ UnpackTree *unpack_tree_free(UnpackTree *t) {
         for (size_t k = 0; k < t->n_times; k++)
                 free(t->times[k].path);
         free(t->times);
-        safe_close(t->parent_fd);
+        for (size_t k = 0; k < PARENTS_MAX; k++)
+                safe_close(t->parents[k].fd);
         free(t);
         return NULL;
 }
@@ -79,7 +90,8 @@ int unpack_tree_new(int root_fd, UnpackTree **ret, Error *error) {
         if (!t)
                 return error_oom(error);
         t->root_fd = root_fd;
-        t->parent_fd = -1;
+        for (size_t k = 0; k < PARENTS_MAX; k++)
+                t->parents[k].fd = -1;
         t->inodes = 1;
         t->bytes = BLOCK_SIZE;
         *ret = t;
@@ -104,14 +116,14 @@ bool unpack_tree_opaque_root(const UnpackTree *t) {
 
 static int open_beneath(int root_fd, const char *path, int flags) {
         struct open_how how = {
-                .flags = (uint64_t) (unsigned) (flags | O_CLOEXEC),
-                .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+                        .flags = (uint64_t)(unsigned)(flags | O_CLOEXEC),
+                        .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
         };
         int fd;
 
         /* EAGAIN: something was renamed anywhere on the machine while the kernel checked that a ".." stays inside. */
         for (unsigned i = 0; i < AGAIN_MAX; i++) {
-                fd = (int) syscall(SYS_openat2, root_fd, path[0] ? path : ".", &how, sizeof how);
+                fd = (int)syscall(SYS_openat2, root_fd, path[0] ? path : ".", &how, sizeof how);
                 if (fd >= 0 || errno != EAGAIN)
                         break;
         }
@@ -127,7 +139,8 @@ static int refuse(Error *error, const char *path, const char *why) {
 static int failed(Error *error, int r, const char *what) {
         if (r == -ENOSPC || r == -EDQUOT)
                 return error_setf(error, GRPC_RESOURCE_EXHAUSTED,
-                                  "No space left for the layer on the file system of the image store: remove images or "
+                                  "No space left for the layer on the file system of the image store: remove images "
+                                  "or "
                                   "make it larger"),
                        r;
         /* Names and links as no sane tool writes them. */
@@ -178,7 +191,8 @@ static bool is_whiteout(const struct stat *st) {
 
 static int set_opaque(int fd, Error *error) {
         if (fsetxattr(fd, OPAQUE_XATTR, "y", 1, 0) < 0)
-                return failed(error, -errno, "Cannot mark a directory opaque (extended attributes trusted.* are needed)");
+                return failed(error, -errno,
+                              "Cannot mark a directory opaque (extended attributes trusted.* are needed)");
         return 0;
 }
 
@@ -220,8 +234,8 @@ static int make_implied(UnpackTree *t, int parent_fd, const char *name, const ch
         return 0;
 }
 
-/* Opens a directory and makes what is missing of it. A link that leads nowhere yet is followed as the kernel would: its
- * target is made, inside of the tree. */
+/* Opens a directory and makes what is missing of it. A link that leads nowhere yet is followed as the kernel would:
+ * its target is made, inside of the tree. */
 static int make_directories(UnpackTree *t, const char *path, unsigned depth, int *ret_fd, Error *error) {
         _cleanup_close_ int current = -1;
         _cleanup_free_ char *prefix = NULL;
@@ -250,11 +264,12 @@ static int make_directories(UnpackTree *t, const char *path, unsigned depth, int
                 memcpy(name, p, l);
                 name[l] = '\0';
                 p += l;
-                memcpy(prefix, path, (size_t) (p - path));
+                memcpy(prefix, path, (size_t)(p - path));
                 prefix[p - path] = '\0';
 
                 /* One plain step down; only links and ".." need the kernel to look from the root. */
-                next = streq(name, "..") ? -ENOTDIR : openat(current, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+                next = streq(name, "..") ? -ENOTDIR
+                                         : openat(current, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
                 if (next == -1)
                         next = -errno;
                 if (next == -ENOENT) {
@@ -275,7 +290,7 @@ static int make_directories(UnpackTree *t, const char *path, unsigned depth, int
                                         return failed(error, -errno, "Cannot read a symbolic link of the layer");
                                 target[n] = '\0';
                                 longer = target[0] == '/' ? strprintf("%s/%s", target, p)
-                                                          : strprintf("%.*s/%s/%s", (int) (p - path - (ssize_t) l), path,
+                                                          : strprintf("%.*s/%s/%s", (int)(p - path - (ssize_t)l), path,
                                                                       target, p);
                                 if (!longer)
                                         return error_oom(error);
@@ -299,36 +314,44 @@ static int make_directories(UnpackTree *t, const char *path, unsigned depth, int
         return 0;
 }
 
-/* The directory of the current entry (t->path up to its base), borrowed. */
-static int open_parent(UnpackTree *t, const char *base, int *ret_fd, Error *error) {
-        size_t n = base > t->path ? (size_t) (base - t->path - 1) : 0;
-        char parent[PATH_MAX];
-        int fd, r;
+/* The first n bytes of a normalized path as a directory, borrowed until the next call but one. */
+static int open_parent_of(UnpackTree *t, const char *path, size_t n, int *ret_fd, Error *error) {
+        Parent *slot = t->parents;
+        int r;
 
-        if (t->parent_valid && strlen(t->parent_path) == n && memcmp(t->parent_path, t->path, n) == 0) {
-                *ret_fd = t->parent_fd;
-                return 0;
+        for (Parent *p = t->parents; p < t->parents + PARENTS_MAX; p++) {
+                if (p->valid && p->length == n && memcmp(p->path, path, n) == 0) {
+                        p->used = ++t->clock;
+                        *ret_fd = p->fd;
+                        return 0;
+                }
+                if (p->used < slot->used)
+                        slot = p;
         }
-        t->parent_valid = false;
-        t->parent_fd = safe_close(t->parent_fd);
 
-        memcpy(parent, t->path, n);
-        parent[n] = '\0';
-        fd = open_beneath(t->root_fd, parent, O_RDONLY | O_DIRECTORY);
-        if (fd == -ENOENT || fd == -ENOTDIR) {
-                r = make_directories(t, parent, 0, &fd, error);
-                if (r < 0)
-                        return r;
-        }
-        if (fd == -ELOOP)
-                return refuse(error, t->path, "has too many symbolic links");
-        if (fd < 0)
-                return failed(error, fd, "Cannot open a directory of the layer");
-        t->parent_fd = fd;
-        memcpy(t->parent_path, parent, n + 1);
-        t->parent_valid = true;
-        *ret_fd = fd;
+        slot->valid = false;
+        slot->fd = safe_close(slot->fd);
+        memcpy(slot->path, path, n);
+        slot->path[n] = '\0';
+        slot->length = n;
+        r = open_beneath(t->root_fd, slot->path, O_RDONLY | O_DIRECTORY);
+        if (r == -ENOENT || r == -ENOTDIR)
+                r = make_directories(t, slot->path, 0, &slot->fd, error);
+        else if (r < 0)
+                r = failed(error, r, "Cannot open a directory of the layer");
+        else
+                slot->fd = r;
+        if (r < 0)
+                return r;
+        slot->valid = true;
+        slot->used = ++t->clock;
+        *ret_fd = slot->fd;
         return 0;
+}
+
+/* The directory of a normalized path, up to its last component. */
+static int open_parent(UnpackTree *t, const char *path, const char *base, int *ret_fd, Error *error) {
+        return open_parent_of(t, path, base > path ? (size_t)(base - path - 1) : 0, ret_fd, error);
 }
 
 /* Normalizes the entry's path and opens its parent. */
@@ -340,18 +363,21 @@ static int locate(UnpackTree *t, const char *path, int *ret_parent_fd, const cha
                 return r;
         if (!t->path[0])
                 return refuse(error, path, "is the root and must be a directory");
-        return open_parent(t, *ret_base, ret_parent_fd, error);
+        return open_parent(t, t->path, *ret_base, ret_parent_fd, error);
 }
 
-/* Makes room for a name. What the cached parent's path goes through may be gone with it. */
+/* Makes room for a name. What a remembered parent's path goes through may be gone with it; their descriptors stay
+ * until they are needed for others. */
 static int replace_existing(UnpackTree *t, int parent_fd, const char *base, Error *error) {
         int r;
 
-        t->parent_valid = false;
+        for (Parent *p = t->parents; p < t->parents + PARENTS_MAX; p++)
+                p->valid = false;
         if (unlinkat(parent_fd, base, 0) >= 0)
                 return 0;
         if (errno != EISDIR)
                 return failed(error, -errno, "Cannot replace a file of the layer");
+        t->directory_replaced = true;
         r = remove_tree(parent_fd, base);
         return r < 0 ? failed(error, r, "Cannot replace a directory of the layer") : 0;
 }
@@ -363,7 +389,7 @@ static int remember_time(UnpackTree *t, const char *path, struct timespec mtime,
         if (r < 0)
                 return r;
         if (t->n_times == t->allocated_times) {
-                size_t n = MAX(t->allocated_times * 2, (size_t) 64);
+                size_t n = MAX(t->allocated_times * 2, (size_t)64);
                 DirectoryTime *p = reallocarray(t->times, n, sizeof *p);
 
                 if (!p)
@@ -378,48 +404,53 @@ static int remember_time(UnpackTree *t, const char *path, struct timespec mtime,
         return 0;
 }
 
-/* The directory entry itself: what is there may be a directory (kept), a whiteout (then nothing of the lower one shows),
- * or anything else (replaced). */
-static int make_directory(UnpackTree *t, int parent_fd, const char *base, int *ret_fd, Error *error) {
-        bool opaque = false;
-        struct stat st;
-        int fd, r;
+/* New files belong to us and our group; a directory with the set-group-ID bit is the exception. */
+static bool owner_is_right(const UnpackTree *t, const UnpackMetadata *m) {
+        return m->uid == 0 && m->gid == 0 && !t->setgid_seen;
+}
 
-        if (mkdirat(parent_fd, base, 0700) < 0) {
+static int open_entry(int parent_fd, const char *base, int *ret_fd, Error *error) {
+        int fd = openat(parent_fd, base, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+        if (fd < 0)
+                return failed(error, -errno, "Cannot open a directory of the layer");
+        *ret_fd = fd;
+        return 0;
+}
+
+/* What is there may be a directory (kept), a whiteout (then nothing of the lower one shows), or anything else
+ * (replaced). */
+static int make_directory(UnpackTree *t, int parent_fd, const char *base, const UnpackMetadata *m, bool *ret_fresh,
+                          bool *ret_opaque, Error *error) {
+        struct stat st;
+        int r;
+
+        *ret_fresh = true;
+        *ret_opaque = false;
+        if (mkdirat(parent_fd, base, m->mode & 0777) < 0) {
                 if (errno != EEXIST)
                         return failed(error, -errno, "Cannot make a directory of the layer");
                 if (fstatat(parent_fd, base, &st, AT_SYMLINK_NOFOLLOW) < 0)
                         return failed(error, -errno, "Cannot look at a file of the layer");
-                if (!S_ISDIR(st.st_mode)) {
-                        opaque = is_whiteout(&st);
-                        r = replace_existing(t, parent_fd, base, error);
-                        if (r < 0)
-                                return r;
-                        if (mkdirat(parent_fd, base, 0700) < 0)
-                                return failed(error, -errno, "Cannot make a directory of the layer");
-                        t->inodes++;
-                        t->bytes += BLOCK_SIZE;
+                if (S_ISDIR(st.st_mode)) {
+                        *ret_fresh = false;
+                        return 0;
                 }
-        } else {
-                t->inodes++;
-                t->bytes += BLOCK_SIZE;
-        }
-        fd = openat(parent_fd, base, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (fd < 0)
-                return failed(error, -errno, "Cannot open a directory of the layer");
-        if (opaque) {
-                r = set_opaque(fd, error);
-                if (r < 0) {
-                        safe_close(fd);
+                *ret_opaque = is_whiteout(&st);
+                r = replace_existing(t, parent_fd, base, error);
+                if (r < 0)
                         return r;
-                }
+                if (mkdirat(parent_fd, base, m->mode & 0777) < 0)
+                        return failed(error, -errno, "Cannot make a directory of the layer");
         }
-        *ret_fd = fd;
+        t->inodes++;
+        t->bytes += BLOCK_SIZE;
         return 0;
 }
 
 int unpack_tree_directory(UnpackTree *t, const char *path, const UnpackMetadata *m, int *ret_fd, Error *error) {
         _cleanup_close_ int fd = -1;
+        bool fresh = false, opaque = false;
         const char *base;
         int parent_fd, r;
 
@@ -431,17 +462,29 @@ int unpack_tree_directory(UnpackTree *t, const char *path, const UnpackMetadata 
                 if (fd < 0)
                         return failed(error, fd, "Cannot open the layer's directory");
         } else {
-                r = open_parent(t, base, &parent_fd, error);
+                r = open_parent(t, t->path, base, &parent_fd, error);
                 if (r < 0)
                         return r;
-                r = make_directory(t, parent_fd, base, &fd, error);
+                r = make_directory(t, parent_fd, base, m, &fresh, &opaque, error);
+                if (r < 0)
+                        return r;
+                /* The usual one has all it needs by now, but for its time. */
+                if (ret_fd || !fresh || opaque || (m->mode & 07000) || !owner_is_right(t, m)) {
+                        r = open_entry(parent_fd, base, &fd, error);
+                        if (r < 0)
+                                return r;
+                }
+        }
+        if (fd >= 0 && (fchown(fd, m->uid, m->gid) < 0 || fchmod(fd, m->mode) < 0))
+                return failed(error, -errno, "Cannot set a directory's owner and mode");
+        t->setgid_seen = t->setgid_seen || (m->mode & S_ISGID);
+        if (opaque) {
+                r = set_opaque(fd, error);
                 if (r < 0)
                         return r;
         }
 
-        if (fchown(fd, m->uid, m->gid) < 0 || fchmod(fd, m->mode) < 0)
-                return failed(error, -errno, "Cannot set a directory's owner and mode");
-        if (t->implied) {
+        if (!fresh && t->implied) {
                 struct stat st;
                 Implied *i;
 
@@ -454,7 +497,8 @@ int unpack_tree_directory(UnpackTree *t, const char *path, const UnpackMetadata 
         r = remember_time(t, t->path, m->mtime, error);
         if (r < 0)
                 return r;
-        *ret_fd = TAKE_FD(fd);
+        if (ret_fd)
+                *ret_fd = TAKE_FD(fd);
         return 0;
 }
 
@@ -480,8 +524,14 @@ int unpack_tree_file(UnpackTree *t, const char *path, const UnpackMetadata *m, i
         return 0;
 }
 
+int unpack_tree_file_owner(UnpackTree *t, int fd, const UnpackMetadata *m, Error *error) {
+        if (!owner_is_right(t, m) && fchown(fd, m->uid, m->gid) < 0)
+                return failed(error, -errno, "Cannot set a file's owner");
+        return 0;
+}
+
 int unpack_tree_file_finish(UnpackTree *t, int fd, const UnpackMetadata *m, uint64_t written, Error *error) {
-        const struct timespec times[2] = { m->mtime, m->mtime };
+        const struct timespec times[2] = {m->mtime, m->mtime};
 
         t->bytes += (written + BLOCK_SIZE - 1) / BLOCK_SIZE * BLOCK_SIZE;
         if ((m->mode & 07000) && fchmod(fd, m->mode) < 0)
@@ -493,7 +543,7 @@ int unpack_tree_file_finish(UnpackTree *t, int fd, const UnpackMetadata *m, uint
 
 /* Owner and time of what can't be opened. */
 static int set_metadata_at(int parent_fd, const char *base, const UnpackMetadata *m, Error *error) {
-        const struct timespec times[2] = { m->mtime, m->mtime };
+        const struct timespec times[2] = {m->mtime, m->mtime};
 
         if (fchownat(parent_fd, base, m->uid, m->gid, AT_SYMLINK_NOFOLLOW) < 0 ||
             utimensat(parent_fd, base, times, AT_SYMLINK_NOFOLLOW) < 0)
@@ -558,7 +608,7 @@ int unpack_tree_hardlink(UnpackTree *t, const char *path, const char *target, Er
                 return r;
         if (!target_path[0])
                 return refuse(error, path, "is a hard link to the root");
-        target_parent = strndup(target_path, target_base > target_path ? (size_t) (target_base - target_path - 1) : 0);
+        target_parent = strndup(target_path, target_base > target_path ? (size_t)(target_base - target_path - 1) : 0);
         if (!target_parent)
                 return error_oom(error);
         target_fd = open_beneath(t->root_fd, target_parent, O_RDONLY | O_DIRECTORY);
@@ -602,7 +652,7 @@ int unpack_tree_whiteout(UnpackTree *t, const char *path, bool *ret_was_one, Err
         if (startswith(base, WHITEOUT_META_PREFIX) && !streq(base, WHITEOUT_OPAQUE))
                 return 0;
 
-        r = open_parent(t, base, &parent_fd, error);
+        r = open_parent(t, t->path, base, &parent_fd, error);
         if (r < 0)
                 return r;
         if (streq(base, WHITEOUT_OPAQUE)) {
@@ -620,8 +670,8 @@ int unpack_tree_whiteout(UnpackTree *t, const char *path, bool *ret_was_one, Err
         }
         if (errno != EEXIST)
                 return failed(error, -errno, "Cannot make a whiteout of the layer");
-        /* A whiteout is about the layers below. A file of this layer hides theirs already; a directory must not be merged
-         * with theirs. */
+        /* A whiteout is about the layers below. A file of this layer hides theirs already; a directory must not be
+         * merged with theirs. */
         if (fstatat(parent_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
                 return failed(error, -errno, "Cannot look at a file of the layer");
         if (!S_ISDIR(st.st_mode))
@@ -637,12 +687,31 @@ int unpack_tree_finish(UnpackTree *t, int implied_fd, Error *error) {
         int r;
 
         for (size_t k = 0; k < t->n_times; k++) {
-                const struct timespec times[2] = { t->times[k].mtime, t->times[k].mtime };
-                _cleanup_close_ int fd =
-                                open_beneath(t->root_fd, t->times[k].path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+                const struct timespec times[2] = {t->times[k].mtime, t->times[k].mtime};
+                const char *path = t->times[k].path, *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+                int parent_fd;
 
-                /* A later entry may have replaced it. */
-                if (fd >= 0 && futimens(fd, times) < 0)
+                if (!path[0])
+                        continue;
+                if (t->directory_replaced) {
+                        /* There may be anything now, or nothing. */
+                        _cleanup_close_ int fd = open_beneath(t->root_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+
+                        if (fd >= 0)
+                                (void)futimens(fd, times);
+                        continue;
+                }
+                r = open_parent(t, path, base, &parent_fd, error);
+                if (r < 0)
+                        return r;
+                if (utimensat(parent_fd, base, times, AT_SYMLINK_NOFOLLOW) < 0)
+                        return failed(error, -errno, "Cannot set a directory's time");
+        }
+        /* The root has no parent; and nothing is made in it any more. */
+        for (size_t k = 0; k < t->n_times; k++) {
+                const struct timespec times[2] = {t->times[k].mtime, t->times[k].mtime};
+
+                if (!t->times[k].path[0] && futimens(t->root_fd, times) < 0)
                         return failed(error, -errno, "Cannot set a directory's time");
         }
         HASH_ITER(hh, t->implied, i, tmp) {
