@@ -38,7 +38,7 @@ static void fuzz_config(const char *text, size_t size) {
         _cleanup_image_config_ ImageConfig c = {};
         _cleanup_strv_free_ char **ids = NULL;
 
-        (void)image_config_parse(text, size, &c, &ids, NULL);
+        (void) image_config_parse(text, size, &c, &ids, NULL);
 }
 
 static void fuzz_hosts(const char *text) {
@@ -46,13 +46,13 @@ static void fuzz_hosts(const char *text) {
         _cleanup_(registry_host_done) RegistryHost origin = {};
         bool fallback = true;
 
-        (void)registry_hosts_parse(text, "fuzz", &mirrors, &origin, &fallback, NULL);
+        (void) registry_hosts_parse(text, "fuzz", &mirrors, &origin, &fallback, NULL);
 }
 
 static void fuzz_challenge(char *text) {
         _cleanup_auth_challenge_ AuthChallenge c = {};
 
-        (void)auth_challenge_parse((char *[]){text, NULL}, &c);
+        (void) auth_challenge_parse((char *[]){text, NULL}, &c);
         free(registry_error_text(text, strlen(text)));
 }
 
@@ -61,7 +61,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 
         if (size == 0)
                 return 0;
-        text = strndup((const char *)data + 1, size - 1);
+        text = strndup((const char *) data + 1, size - 1);
         if (!text)
                 return 0;
         switch (data[0] % 5) {

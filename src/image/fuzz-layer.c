@@ -19,7 +19,7 @@ static void setup(void) {
         const char *base = getenv("TMPDIR");
         static char top[256];
 
-        (void)snprintf(top, sizeof top, "%s/rktlet-fuzz-XXXXXX", base ? base : "/tmp");
+        (void) snprintf(top, sizeof top, "%s/rktlet-fuzz-XXXXXX", base ? base : "/tmp");
         if (!setlocale(LC_CTYPE, "C.UTF-8") || !mkdtemp(top))
                 abort();
         top_fd = open_directory(AT_FDCWD, top);
@@ -48,7 +48,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             unpack_tree_new(root, &tree, NULL) < 0)
                 abort();
         if (unpack_layer(stream, tree, NULL) >= 0)
-                (void)unpack_tree_finish(tree, implied, NULL);
+                (void) unpack_tree_finish(tree, implied, NULL);
 
         if (directory_foreach(top_fd, ".", reject_name, NULL) != 0 ||
             directory_foreach(top_fd, "canary", reject_name, NULL) != 0)

@@ -147,7 +147,7 @@ static int host_set(RegistryHost *h, const char *key, const char *value) {
                 if (streq(key, strings[i].key)) {
                         if (!streq(key, "Username") && value[0] && value[0] != '/')
                                 return -EINVAL;
-                        r = replace((char **)((char *)h + strings[i].offset), value);
+                        r = replace((char **) ((char *) h + strings[i].offset), value);
                         return r < 0 ? r : 1;
                 }
         return 0;
@@ -262,7 +262,7 @@ static int collect_name(int dir_fd, const char *name, void *userdata) {
 }
 
 static int compare(const void *a, const void *b) {
-        return strcmp(*(char *const *)a, *(char *const *)b);
+        return strcmp(*(char *const *) a, *(char *const *) b);
 }
 
 int registry_hosts_load(const char *directory, const char *domain, RegistryHosts *ret, Error *error) {

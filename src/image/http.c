@@ -55,7 +55,7 @@ static void collect_done(HttpClient *c) {
 
                 if (m->msg != CURLMSG_DONE)
                         continue;
-                (void)curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &t);
+                (void) curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &t);
                 t->done = true;
                 t->result = m->data.result;
                 fiber_wake(t->fiber, 0);
@@ -63,7 +63,7 @@ static void collect_done(HttpClient *c) {
 }
 
 static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
-        HttpClient *c = ((Socket *)userdata)->client;
+        HttpClient *c = ((Socket *) userdata)->client;
         int action = 0, running;
 
         if (revents & (EPOLLIN | EPOLLHUP))
@@ -72,7 +72,7 @@ static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *us
                 action |= CURL_CSELECT_OUT;
         if (revents & EPOLLERR)
                 action |= CURL_CSELECT_ERR;
-        (void)curl_multi_socket_action(c->multi, fd, action, &running);
+        (void) curl_multi_socket_action(c->multi, fd, action, &running);
         collect_done(c);
         return 0;
 }
@@ -81,7 +81,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
         HttpClient *c = userdata;
         int running;
 
-        (void)curl_multi_socket_action(c->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+        (void) curl_multi_socket_action(c->multi, CURL_SOCKET_TIMEOUT, 0, &running);
         collect_done(c);
         return 0;
 }
@@ -95,7 +95,7 @@ static int socket_callback(CURL *easy, curl_socket_t fd, int what, void *userdat
                 if (s)
                         sd_event_source_disable_unref(s->source);
                 free(s);
-                (void)curl_multi_assign(c->multi, fd, NULL);
+                (void) curl_multi_assign(c->multi, fd, NULL);
                 return 0;
         }
         if (what & CURL_POLL_IN)
@@ -113,7 +113,7 @@ static int socket_callback(CURL *easy, curl_socket_t fd, int what, void *userdat
                 free(s);
                 return -1;
         }
-        (void)curl_multi_assign(c->multi, fd, s);
+        (void) curl_multi_assign(c->multi, fd, s);
         return 0;
 }
 
@@ -122,7 +122,7 @@ static int timer_callback(CURLM *multi, long timeout_msec, void *userdata) {
 
         if (timeout_msec < 0)
                 return sd_event_source_set_enabled(c->timer, SD_EVENT_OFF) < 0 ? -1 : 0;
-        if (sd_event_source_set_time(c->timer, now_usec(CLOCK_MONOTONIC) + (uint64_t)timeout_msec * USEC_PER_MSEC) <
+        if (sd_event_source_set_time(c->timer, now_usec(CLOCK_MONOTONIC) + (uint64_t) timeout_msec * USEC_PER_MSEC) <
                             0 ||
             sd_event_source_set_enabled(c->timer, SD_EVENT_ONESHOT) < 0)
                 return -1;
@@ -133,7 +133,7 @@ HttpClient *http_client_free(HttpClient *c) {
         if (!c)
                 return NULL;
         if (c->multi)
-                (void)curl_multi_cleanup(c->multi);
+                (void) curl_multi_cleanup(c->multi);
         sd_event_source_disable_unref(c->timer);
         sd_event_unref(c->event);
         free(c);
@@ -236,7 +236,7 @@ static size_t header_callback(char *line, size_t size, size_t n, void *userdata)
                         TAKE_PTR(value);
         } else if (header_value(line, n, "Retry-After", t, &value)) {
                 if (value)
-                        (void)parse_u64(value, &p->retry_after_sec);
+                        (void) parse_u64(value, &p->retry_after_sec);
         } else if (header_value(line, n, "Content-Range", t, &value)) {
                 if (value && strncasecmp(value, "bytes ", 6) == 0) {
                         char *end;
@@ -251,13 +251,19 @@ static size_t header_callback(char *line, size_t size, size_t n, void *userdata)
 
 static int on_writable(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
         Transfer *t = userdata;
+        CURLcode result;
 
-        (void)sd_event_source_set_enabled(source, SD_EVENT_OFF);
+        (void) sd_event_source_set_enabled(source, SD_EVENT_OFF);
         t->paused = false;
         t->last_activity = event_now(t->client);
-        /* May call write_callback(), which may pause again. */
-        (void)curl_easy_pause(t->easy, CURLPAUSE_CONT);
+        /* May call write_callback(), which may pause again; or fail, which curl tells here and nowhere else. */
+        result = curl_easy_pause(t->easy, CURLPAUSE_CONT);
         collect_done(t->client);
+        if (result != CURLE_OK && !t->done) {
+                t->done = true;
+                t->result = result;
+                fiber_wake(t->fiber, 0);
+        }
         return 0;
 }
 
@@ -266,7 +272,7 @@ static size_t sink_write(Transfer *t, const char *data, size_t n) {
         size_t left = n;
 
         if (t->to_skip > 0) {
-                size_t k = (size_t)MIN(t->to_skip, (uint64_t)n);
+                size_t k = (size_t) MIN(t->to_skip, (uint64_t) n);
 
                 t->to_skip -= k;
                 data += k;
@@ -294,8 +300,8 @@ static size_t sink_write(Transfer *t, const char *data, size_t n) {
                         return CURL_WRITEFUNC_PAUSE;
                 }
                 data += k;
-                left -= (size_t)k;
-                p->sink_end += (uint64_t)k;
+                left -= (size_t) k;
+                p->sink_end += (uint64_t) k;
         }
         return n;
 }
@@ -307,10 +313,10 @@ static size_t write_callback(char *data, size_t size, size_t n, void *userdata) 
 
         n *= size;
         t->last_activity = event_now(t->client);
-        (void)curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+        (void) curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
 
         if (status != 200 && status != 206) {
-                size_t room = FAILURE_BODY_MAX - MIN(p->body.size, (size_t)FAILURE_BODY_MAX);
+                size_t room = FAILURE_BODY_MAX - MIN(p->body.size, (size_t) FAILURE_BODY_MAX);
 
                 return buffer_append(&p->body, data, MIN(n, room)) < 0 ? 0 : n;
         }
@@ -348,7 +354,7 @@ static int transfer_setup(Transfer *t, struct curl_slist **headers) {
         SET(CURLOPT_PRIVATE, t);
         SET(CURLOPT_URL, q->url);
         SET(CURLOPT_PROTOCOLS_STR, "http,https");
-        SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+        SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);
         SET(CURLOPT_NOSIGNAL, 1L);
         SET(CURLOPT_USERAGENT, "rktlet/" PROJECT_VERSION);
         SET(CURLOPT_ERRORBUFFER, t->text);
@@ -379,7 +385,7 @@ static int transfer_setup(Transfer *t, struct curl_slist **headers) {
         if (q->sink_fd > 0 && q->sink_offset > 0) {
                 char range[32];
 
-                (void)snprintf(range, sizeof range, "%llu-", (unsigned long long)q->sink_offset);
+                (void) snprintf(range, sizeof range, "%llu-", (unsigned long long) q->sink_offset);
                 SET(CURLOPT_RANGE, range);
         }
         STRV_FOREACH(h, q->headers) {
@@ -450,7 +456,7 @@ static int transfer_wait(Transfer *t, Error *error) {
                         continue;
                 t->response->retry = true;
                 return error_setf(error, GRPC_UNAVAILABLE, "it sent nothing for %llu s",
-                                  (unsigned long long)(t->request->progress_timeout_usec / USEC_PER_SEC)),
+                                  (unsigned long long) (t->request->progress_timeout_usec / USEC_PER_SEC)),
                        -ECONNRESET;
         }
         return 0;
@@ -469,17 +475,17 @@ static int transfer_end(Transfer *t, Error *error) {
         if (t->too_large)
                 return error_setf(error, t->request->sink_fd > 0 ? GRPC_DATA_LOSS : GRPC_RESOURCE_EXHAUSTED,
                                   "it sent more than the %llu bytes expected",
-                                  (unsigned long long)(t->request->sink_fd > 0 ? t->request->sink_size
+                                  (unsigned long long) (t->request->sink_fd > 0 ? t->request->sink_size
                                                                                : t->request->body_max)),
                        -E2BIG;
         if (t->result != CURLE_OK)
                 return transport_error(t, error);
 
-        (void)curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
-        (void)curl_easy_getinfo(t->easy, CURLINFO_REDIRECT_URL, &redirect);
-        (void)curl_easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
-        p->status = (unsigned)status;
-        p->content_length = length >= 0 ? (uint64_t)length : UINT64_MAX;
+        (void) curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+        (void) curl_easy_getinfo(t->easy, CURLINFO_REDIRECT_URL, &redirect);
+        (void) curl_easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+        p->status = (unsigned) status;
+        p->content_length = length >= 0 ? (uint64_t) length : UINT64_MAX;
         if (redirect) {
                 p->redirect = strdup(redirect);
                 if (!p->redirect)
@@ -525,7 +531,7 @@ int http_perform(HttpClient *c, const HttpRequest *request, HttpResponse *ret, E
                 r = transfer_wait(&t, error);
                 if (r >= 0)
                         r = transfer_end(&t, error);
-                (void)curl_multi_remove_handle(c->multi, t.easy);
+                (void) curl_multi_remove_handle(c->multi, t.easy);
         }
 
         sd_event_source_disable_unref(t.writable);

@@ -43,7 +43,7 @@ static void print_image(const Image *i) {
         print_list("tags", i->repo_tags);
         print_list("digests", i->repo_digests);
         print_list("layers", i->layers);
-        printf(" size=%llu manifest=%s user=%s pinned=%d\n", (unsigned long long)i->size, i->manifest_digest,
+        printf(" size=%llu manifest=%s user=%s pinned=%d\n", (unsigned long long) i->size, i->manifest_digest,
                strempty(i->config.user), i->pinned);
 }
 
@@ -90,14 +90,14 @@ static int command_pull(Context *c) {
                 r = fiber_spawn(fiber_event(fiber_current()), "pull", pull_one, &pulls[i], NULL, &pulls[i].fiber);
         }
         if (options.cancel_after) {
-                (void)fiber_sleep(options.cancel_after * USEC_PER_MSEC);
+                (void) fiber_sleep(options.cancel_after * USEC_PER_MSEC);
                 for (size_t i = 0; i < n; i++)
                         fiber_cancel(pulls[i].fiber);
         }
         for (size_t i = 0; i < n; i++) {
                 int k = 0;
 
-                (void)fiber_join(pulls[i].fiber, &k);
+                (void) fiber_join(pulls[i].fiber, &k);
                 fiber_unref(pulls[i].fiber);
                 if (r >= 0)
                         r = k;
@@ -149,8 +149,8 @@ static int command_info(Context *c) {
         r = image_store_fs_info(c->store, &info, NULL);
         if (r < 0)
                 return r;
-        printf("%s bytes=%llu inodes=%llu\n", info.mountpoint, (unsigned long long)info.used_bytes,
-               (unsigned long long)info.inodes_used);
+        printf("%s bytes=%llu inodes=%llu\n", info.mountpoint, (unsigned long long) info.used_bytes,
+               (unsigned long long) info.inodes_used);
         image_fs_info_done(&info);
         return 0;
 }
@@ -169,7 +169,7 @@ static int command_hold(Context *c) {
         if (r >= 0)
                 r = command_info(c);
         fflush(stdout);
-        (void)system("ls \"$STORE\"/layers | tr '\\n' ' '; echo");
+        (void) system("ls \"$STORE\"/layers | tr '\\n' ' '; echo");
         image_store_release(c->store, c->args[0]);
         if (r >= 0)
                 r = command_collect(c);
@@ -195,7 +195,7 @@ static int run(void *userdata) {
                         int r = commands[i].func(c);
 
                         if (options.linger)
-                                (void)fiber_sleep(options.linger * USEC_PER_MSEC);
+                                (void) fiber_sleep(options.linger * USEC_PER_MSEC);
                         return r;
                 }
         return -EINVAL;
@@ -245,22 +245,22 @@ int main(int argc, char **argv) {
                         options.registry_token = optarg;
                         break;
                 case 'T':
-                        (void)parse_u64(optarg, &options.timeout);
+                        (void) parse_u64(optarg, &options.timeout);
                         break;
                 case 'p':
-                        (void)parse_u64(optarg, &options.parallel);
+                        (void) parse_u64(optarg, &options.parallel);
                         break;
                 case 'c':
-                        (void)parse_u64(optarg, &options.cancel_after);
+                        (void) parse_u64(optarg, &options.cancel_after);
                         break;
                 case 'l':
-                        (void)parse_u64(optarg, &options.linger);
+                        (void) parse_u64(optarg, &options.linger);
                         break;
                 case 'P':
-                        (void)strv_extend(&options.pinned, optarg);
+                        (void) strv_extend(&options.pinned, optarg);
                         break;
                 case 'd':
-                        (void)log_set_max_level(LOG_DEBUG);
+                        (void) log_set_max_level(LOG_DEBUG);
                         break;
                 default:
                         return EXIT_FAILURE;
@@ -274,16 +274,16 @@ int main(int argc, char **argv) {
                         .registries_directory = options.registries,
                         .unpack_path = options.unpack ? options.unpack : RKTLET_LIBEXECDIR "/rktlet-unpack",
                         .pinned = options.pinned,
-                        .max_parallel_layers = (unsigned)options.parallel,
+                        .max_parallel_layers = (unsigned) options.parallel,
                         .progress_timeout_usec = options.timeout * USEC_PER_SEC,
         };
-        (void)setenv("STORE", argv[optind], 1);
+        (void) setenv("STORE", argv[optind], 1);
         r = sd_event_new(&event);
         if (r < 0)
                 return EXIT_FAILURE;
         r = image_store_open(event, &config, &c.store, &error);
         if (r < 0) {
-                (void)failed(r, &error);
+                (void) failed(r, &error);
                 return EXIT_FAILURE;
         }
         c.args = argv + optind + 1;

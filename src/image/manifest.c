@@ -48,12 +48,12 @@ void image_platform_host(ImagePlatform *ret) {
         struct utsname u = {};
         ImagePlatform p = {.os = "linux"};
 
-        (void)uname(&u);
-        (void)snprintf(p.architecture, sizeof p.architecture, "%.15s", u.machine);
+        (void) uname(&u);
+        (void) snprintf(p.architecture, sizeof p.architecture, "%.15s", u.machine);
         for (size_t i = 0; i < ELEMENTSOF(table); i++)
                 if (streq(u.machine, table[i].machine)) {
-                        (void)snprintf(p.architecture, sizeof p.architecture, "%s", table[i].architecture);
-                        (void)snprintf(p.variant, sizeof p.variant, "%s", table[i].variant);
+                        (void) snprintf(p.architecture, sizeof p.architecture, "%s", table[i].architecture);
+                        (void) snprintf(p.variant, sizeof p.variant, "%s", table[i].variant);
                         break;
                 }
         *ret = p;
@@ -159,11 +159,11 @@ static int descriptor_parse(const json_t *j, uint64_t size_max, ImageDescriptor 
                                   "which is the only algorithm supported");
         if (!json_is_integer(size) || json_integer_value(size) < 0)
                 return refuse(error, "a descriptor has no valid size");
-        if ((uint64_t)json_integer_value(size) > size_max)
+        if ((uint64_t) json_integer_value(size) > size_max)
                 return error_setf(error, GRPC_RESOURCE_EXHAUSTED,
                                   "The registry's manifest is refused: it names an object of %lld bytes, at most %llu "
                                   "are accepted",
-                                  (long long)json_integer_value(size), (unsigned long long)size_max);
+                                  (long long) json_integer_value(size), (unsigned long long) size_max);
 
         t = strdup(strempty(type));
         d = strdup(digest);
@@ -172,7 +172,7 @@ static int descriptor_parse(const json_t *j, uint64_t size_max, ImageDescriptor 
         *ret = (ImageDescriptor){
                         .media_type = TAKE_PTR(t),
                         .digest = TAKE_PTR(d),
-                        .size = (uint64_t)json_integer_value(size),
+                        .size = (uint64_t) json_integer_value(size),
         };
         return 0;
 }

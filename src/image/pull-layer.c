@@ -61,8 +61,8 @@ static void unpacker_done(Unpacker *u) {
                 siginfo_t si;
 
                 FIBER_SHIELDED_SCOPE;
-                (void)syscall(SYS_pidfd_send_signal, u->pidfd, SIGKILL, NULL, 0U);
-                (void)fiber_wait_pidfd(u->pidfd, USEC_INFINITY, &si);
+                (void) syscall(SYS_pidfd_send_signal, u->pidfd, SIGKILL, NULL, 0U);
+                (void) fiber_wait_pidfd(u->pidfd, USEC_INFINITY, &si);
                 u->pidfd = safe_close(u->pidfd);
         }
         if (u->temporary) {
@@ -90,12 +90,12 @@ static int unpacker_start(Unpacker *u, const LayerFetch *f, Error *error) {
         pid_t pid;
         int r;
 
-        (void)snprintf(size, sizeof size, "%llu", (unsigned long long)f->size);
+        (void) snprintf(size, sizeof size, "%llu", (unsigned long long) f->size);
         u->temporary = store_temporary(u->store, "unpack");
         if (!u->temporary)
                 return error_oom(error);
         if (mkdirat(u->store->tmp_fd, u->temporary, 0700) < 0) {
-                r = error_set(error, -errno, "Cannot make a directory in the image store");
+                r = store_write_failed(u->store, -errno, error);
                 u->temporary = mfree(u->temporary);
                 return r;
         }
@@ -104,17 +104,17 @@ static int unpacker_start(Unpacker *u, const LayerFetch *f, Error *error) {
                 return error_set(error, dir_fd, "Cannot open a directory of the image store");
         /* The mode of a tree without an entry for its root, whatever our umask is. */
         if (mkdirat(dir_fd, "fs", 0755) < 0 || fchmodat(dir_fd, "fs", 0755, 0) < 0)
-                return error_set(error, -errno, "Cannot make a directory in the image store");
+                return store_write_failed(u->store, -errno, error);
         tree_fd = open_directory(dir_fd, "fs");
         implied_fd = openat(dir_fd, "implied", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
         if (tree_fd < 0 || implied_fd < 0)
-                return error_set(error, -errno, "Cannot make a file in the image store");
+                return store_write_failed(u->store, -errno, error);
 
         if ((r = make_pipe(&in, &u->in, error)) < 0 || (r = make_pipe(&u->out, &out, error)) < 0 ||
             (r = make_pipe(&u->err, &err, error)) < 0)
                 return r;
         /* Fewer switches between the two; a limit for pipes may forbid it. */
-        (void)fcntl(u->in, F_SETPIPE_SZ, PIPE_SIZE);
+        (void) fcntl(u->in, F_SETPIPE_SZ, PIPE_SIZE);
         r = fd_set_nonblock(u->in, true);
         if (r >= 0)
                 r = fd_set_nonblock(u->out, true);
@@ -140,7 +140,7 @@ static void read_output(int fd, char ret[static OUTPUT_MAX + 1]) {
 
                 if (k <= 0)
                         break;
-                n += (size_t)k;
+                n += (size_t) k;
         }
         ret[n] = '\0';
         ret[strcspn(ret, "\n")] = '\0';
@@ -169,7 +169,7 @@ static int unpacker_finish(Unpacker *u, UnpackResult *ret, Error *error) {
                 read_output(u->err, text);
                 if (si.si_status < 0 || si.si_status >= _GRPC_CODE_MAX || !text[0])
                         return error_setf(error, GRPC_INTERNAL, "The unpacker exited with status %d", si.si_status);
-                return error_setf(error, (GrpcCode)si.si_status, "%s", text);
+                return error_setf(error, (GrpcCode) si.si_status, "%s", text);
         }
         read_output(u->out, text);
         if (sscanf(text, "%llu %llu %llu %d", &bytes, &inodes, &implied, &opaque) != 4)
@@ -200,7 +200,7 @@ static int fetch_from_host(LayerFetch *f, size_t host, Error *error) {
                 _cleanup_free_ char *path = strprintf("%s/implied", u.temporary);
 
                 if (path)
-                        (void)unlinkat(f->store->tmp_fd, path, 0);
+                        (void) unlinkat(f->store->tmp_fd, path, 0);
         }
         r = store_commit_layer(f->store, u.temporary, f->diff_id, result.implied > 0 ? f->chain : NULL, result.bytes,
                                result.inodes, result.opaque_root, &f->layer, error);
@@ -292,7 +292,7 @@ static int fetch_wait(LayerFetch *f) {
 
                 list_remove(&f->store->fetches, &f->store->n_fetches, f);
                 fiber_cancel(f->fiber);
-                (void)fiber_join(f->fiber, NULL);
+                (void) fiber_join(f->fiber, NULL);
         }
         return r;
 }

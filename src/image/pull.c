@@ -123,7 +123,7 @@ static int pull_manifest(Pull *p, Plan *plan, Error *error) {
                 if (plan->manifest_document.size != index.chosen.size)
                         return error_setf(error, GRPC_DATA_LOSS,
                                           "The image's manifest has %zu bytes, its index says %llu",
-                                          plan->manifest_document.size, (unsigned long long)index.chosen.size);
+                                          plan->manifest_document.size, (unsigned long long) index.chosen.size);
                 r = image_manifest_parse(plan->manifest_document.text, plan->manifest_document.size,
                                          plan->manifest_document.content_type, index.chosen.media_type, &platform,
                                          &plan->manifest, error);
@@ -134,7 +134,7 @@ static int pull_manifest(Pull *p, Plan *plan, Error *error) {
 static int make_chains(Plan *plan, Error *error) {
         size_t n = strv_length(plan->diff_ids);
 
-        plan->chains = calloc(MAX(n, (size_t)1), sizeof *plan->chains);
+        plan->chains = calloc(MAX(n, (size_t) 1), sizeof *plan->chains);
         if (!plan->chains)
                 return error_oom(error);
         for (size_t i = 0; i < n; i++) {
@@ -144,7 +144,7 @@ static int make_chains(Plan *plan, Error *error) {
                         memcpy(plan->chains[0], plan->diff_ids[0], 72);
                         continue;
                 }
-                (void)snprintf(text, sizeof text, "%s %s", plan->chains[i - 1], plan->diff_ids[i]);
+                (void) snprintf(text, sizeof text, "%s %s", plan->chains[i - 1], plan->diff_ids[i]);
                 if (digest_of_bytes(text, strlen(text), plan->chains[i]) < 0)
                         return error_setf(error, GRPC_INTERNAL, "SHA-256 failed");
         }
@@ -235,7 +235,7 @@ static int pull_layers(Pull *p, Plan *plan, Error *error) {
         }
         plan->n_layers = n;
 
-        for (size_t i = 0; i < MIN(n, (size_t)p->store->max_parallel_layers) && jobs.result >= 0; i++) {
+        for (size_t i = 0; i < MIN(n, (size_t) p->store->max_parallel_layers) && jobs.result >= 0; i++) {
                 jobs.running++;
                 r = fiber_spawn(p->store->event, "image-layers", job_run, &jobs, NULL, &jobs.fibers[jobs.n_fibers]);
                 if (r < 0) {
@@ -254,7 +254,7 @@ static int pull_layers(Pull *p, Plan *plan, Error *error) {
 
                 jobs_cancel(&jobs);
                 while (jobs.running > 0)
-                        (void)fiber_queue_wait(&jobs.queue);
+                        (void) fiber_queue_wait(&jobs.queue);
         } else if (jobs.result < 0) {
                 error_move(error, &jobs.error);
                 r = jobs.result;
@@ -439,7 +439,7 @@ static Pull *find_pull(ImageStore *s, const char *key) {
 /* Of several that wait for one pull each gets its error. */
 static int copy_error(const Pull *p, Error *error) {
         if (error_is_set(&p->error)) {
-                (void)error_setf(error, p->error.code, "%s", strempty(p->error.message));
+                (void) error_setf(error, p->error.code, "%s", strempty(p->error.message));
                 return p->result;
         }
         return error_set(error, p->result, "Cannot pull %s", p->reference.name);
@@ -478,7 +478,7 @@ int image_store_pull(ImageStore *s, const char *reference, const ImageAuth *auth
                         /* Whoever comes now begins anew. */
                         list_remove(&s->pulls, &s->n_pulls, p);
                         fiber_cancel(p->fiber);
-                        (void)fiber_join(p->fiber, NULL);
+                        (void) fiber_join(p->fiber, NULL);
                 }
                 return error_set(error, r, "The pull of %s was given up", p->reference.name);
         }

@@ -61,7 +61,7 @@ static int refuse(Error *error, const char *text, const char *why) {
         shown = strndup(text, strnlen(text, 200));
         if (shown)
                 clean = utf8_sanitize(shown);
-        (void)error_setf(error, GRPC_INVALID_ARGUMENT, "Invalid image reference \"%s\": %s", strempty(clean), why);
+        (void) error_setf(error, GRPC_INVALID_ARGUMENT, "Invalid image reference \"%s\": %s", strempty(clean), why);
         return -EINVAL;
 }
 
@@ -106,7 +106,7 @@ static bool domain_is_valid(const char *s, size_t n) {
                 for (i++; i < n; i++, digits++) {
                         if (s[i] < '0' || s[i] > '9')
                                 return false;
-                        port = port * 10 + (unsigned long)(s[i] - '0');
+                        port = port * 10 + (unsigned long) (s[i] - '0');
                         if (port > 65535)
                                 return false;
                 }
@@ -197,18 +197,18 @@ int image_reference_parse(const char *text, ImageReference *ret, Error *error) {
                 if (p[-1] == ':')
                         name_end = p - 1;
         if (name_end < end) {
-                if (!tag_is_valid(name_end + 1, (size_t)(end - name_end - 1)))
+                if (!tag_is_valid(name_end + 1, (size_t) (end - name_end - 1)))
                         return refuse(error, text,
                                       "a tag has up to 128 letters, digits, \"_\", \".\", \"-\", and doesn't begin "
                                       "with \".\" or \"-\"");
-                r.tag = strndup(name_end + 1, (size_t)(end - name_end - 1));
+                r.tag = strndup(name_end + 1, (size_t) (end - name_end - 1));
                 if (!r.tag)
                         return error_oom(error);
         }
 
-        slash = memchr(text, '/', (size_t)(name_end - text));
-        if (slash && looks_like_domain(text, (size_t)(slash - text))) {
-                size_t n = (size_t)(slash - text);
+        slash = memchr(text, '/', (size_t) (name_end - text));
+        if (slash && looks_like_domain(text, (size_t) (slash - text))) {
+                size_t n = (size_t) (slash - text);
 
                 if (!domain_is_valid(text, n))
                         return refuse(error, text, "what stands before the first slash is no host[:port]");
@@ -225,7 +225,7 @@ int image_reference_parse(const char *text, ImageReference *ret, Error *error) {
         if (!r.domain)
                 return error_oom(error);
 
-        path_n = (size_t)(name_end - path);
+        path_n = (size_t) (name_end - path);
         if (!path_is_valid(path, path_n))
                 return refuse(error, text,
                               has_upper(path, path_n) ? "the repository's name must be lower case"
@@ -241,7 +241,7 @@ int image_reference_parse(const char *text, ImageReference *ret, Error *error) {
         }
 
         official = streq(r.domain, DEFAULT_DOMAIN) && !memchr(path, '/', path_n);
-        r.path = strprintf("%s%.*s", official ? OFFICIAL_PREFIX : "", (int)path_n, path);
+        r.path = strprintf("%s%.*s", official ? OFFICIAL_PREFIX : "", (int) path_n, path);
         if (!r.path)
                 return error_oom(error);
         r.name = strprintf("%s/%s", r.domain, r.path);

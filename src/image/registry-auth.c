@@ -121,9 +121,9 @@ char *auth_basic(const char *username, const char *password) {
         r = malloc(6 + (n + 2) / 3 * 4 + 1);
         if (r) {
                 memcpy(r, "Basic ", 6);
-                (void)EVP_EncodeBlock((unsigned char *)r + 6, (const unsigned char *)plain, (int)n);
+                (void) EVP_EncodeBlock((unsigned char *) r + 6, (const unsigned char *) plain, (int) n);
         }
-        (void)secret_free(plain);
+        (void) secret_free(plain);
         return r;
 }
 
@@ -138,13 +138,13 @@ int auth_decode(const char *auth, char **ret_username, char **ret_password) {
         plain = calloc(1, n / 4 * 3 + 1);
         if (!plain)
                 return -ENOMEM;
-        k = EVP_DecodeBlock((unsigned char *)plain, (const unsigned char *)auth, (int)n);
+        k = EVP_DecodeBlock((unsigned char *) plain, (const unsigned char *) auth, (int) n);
         if (k < 0)
                 return -EINVAL;
         colon = strchr(plain, ':');
         if (!colon)
                 return -EINVAL;
-        *ret_username = strndup(plain, (size_t)(colon - plain));
+        *ret_username = strndup(plain, (size_t) (colon - plain));
         *ret_password = strdup(colon + 1);
         explicit_bzero(plain, n / 4 * 3);
         if (!*ret_username || !*ret_password) {
@@ -219,7 +219,7 @@ int auth_fetch_token(HttpClient *http, const TokenRequest *q, char **ret_token, 
                         char *basic = auth_basic(q->username, q->password);
 
                         r = basic ? strv_extendf(&headers, "Authorization: %s", basic) : -ENOMEM;
-                        (void)secret_free(basic);
+                        (void) secret_free(basic);
                 }
                 request.method = "GET";
         }

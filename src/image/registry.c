@@ -43,11 +43,11 @@ RegistrySession *registry_session_unref(RegistrySession *s) {
         if (!s || --s->n_ref > 0)
                 return NULL;
         for (size_t i = 0; s->state && i < s->hosts.n_hosts; i++)
-                (void)secret_free(s->state[i].authorization);
+                (void) secret_free(s->state[i].authorization);
         free(s->state);
-        (void)secret_free(s->password);
-        (void)secret_free(s->identity_token);
-        (void)secret_free(s->registry_token);
+        (void) secret_free(s->password);
+        (void) secret_free(s->identity_token);
+        (void) secret_free(s->registry_token);
         free(s->username);
         image_reference_done(&s->reference);
         registry_hosts_done(&s->hosts);
@@ -247,15 +247,15 @@ static int authenticate(RegistrySession *s, size_t host, const HttpResponse *cha
 
         r = auth_challenge_parse(challenge->challenges, &c);
         if (r < 0 || (!c.bearer && !q.username)) {
-                (void)secret_free(password);
+                (void) secret_free(password);
                 return status_error(h, what, challenge, has_credentials(s, host), error);
         }
         if (!c.bearer) {
                 basic = auth_basic(q.username, q.password);
-                (void)secret_free(password);
+                (void) secret_free(password);
                 if (!basic)
                         return error_oom(error);
-                (void)secret_free(s->state[host].authorization);
+                (void) secret_free(s->state[host].authorization);
                 s->state[host].authorization = basic;
                 return 0;
         }
@@ -274,7 +274,7 @@ static int authenticate(RegistrySession *s, size_t host, const HttpResponse *cha
         }
         if (buffer_appendf(&scope, "repository:%s%s%s:pull", h->prefix[0] ? h->prefix + 1 : "",
                            h->prefix[0] ? "/" : "", s->reference.path) < 0) {
-                (void)secret_free(password);
+                (void) secret_free(password);
                 return error_oom(error);
         }
         q.default_scope = scope.data;
@@ -288,7 +288,7 @@ static int authenticate(RegistrySession *s, size_t host, const HttpResponse *cha
                 if (fiber_sleep(BACKOFF_USEC) < 0)
                         break;
         }
-        (void)secret_free(password);
+        (void) secret_free(password);
         if (r == -ECANCELED || r == -ETIME)
                 return r;
         if (r < 0) {
@@ -306,9 +306,9 @@ static int authenticate(RegistrySession *s, size_t host, const HttpResponse *cha
                         response.status = 401;
                 return status_error(h, what, &response, has_credentials(s, host), error);
         }
-        (void)secret_free(s->state[host].authorization);
+        (void) secret_free(s->state[host].authorization);
         s->state[host].authorization = strprintf("Bearer %s", token);
-        (void)secret_free(token);
+        (void) secret_free(token);
         return s->state[host].authorization ? 0 : error_oom(error);
 }
 
@@ -405,8 +405,8 @@ static int request_host(RegistrySession *s, size_t host, HttpRequest *q, const c
                                 if (++attempt >= ATTEMPTS_MAX)
                                         return error_setf(error, GRPC_DATA_LOSS,
                                                           "Cannot get %s from %s: it sends %llu of %llu bytes", what,
-                                                          authority, (unsigned long long)offset,
-                                                          (unsigned long long)q->sink_size);
+                                                          authority, (unsigned long long) offset,
+                                                          (unsigned long long) q->sink_size);
                                 r = fiber_sleep(pause);
                                 if (r < 0)
                                         return r;
@@ -580,12 +580,12 @@ int registry_get_blob(RegistrySession *s, const char *digest, uint64_t size, Reg
 
         if (!path || !what)
                 return error_oom(error);
-        r = get_document(s, path, NULL, what, (size_t)size, digest, ret, error);
+        r = get_document(s, path, NULL, what, (size_t) size, digest, ret, error);
         if (r < 0)
                 return r;
         if (ret->size != size) {
                 r = error_setf(error, GRPC_DATA_LOSS, "Cannot use %s: it has %zu bytes, its manifest says %llu", what,
-                               ret->size, (unsigned long long)size);
+                               ret->size, (unsigned long long) size);
                 registry_document_done(ret);
                 return r;
         }

@@ -13,7 +13,7 @@
 #define DOOMED_AT_ONCE 256U
 
 char *store_temporary(ImageStore *s, const char *what) {
-        return strprintf("%s-%llu", what, (unsigned long long)s->next_temporary++);
+        return strprintf("%s-%llu", what, (unsigned long long) s->next_temporary++);
 }
 
 int store_run_helper(ImageStore *s, const char *const *argv, const int *fds, size_t n_fds, int stdin_fd,
@@ -34,7 +34,7 @@ int store_run_helper(ImageStore *s, const char *const *argv, const int *fds, siz
         if (p.code != CLD_EXITED || p.status != 0) {
                 if (p.code == CLD_EXITED && p.status > 0 && p.status < _GRPC_CODE_MAX && !isempty(p.error)) {
                         p.error[strcspn(p.error, "\n")] = '\0';
-                        r = error_setf(error, (GrpcCode)p.status, "%s", p.error);
+                        r = error_setf(error, (GrpcCode) p.status, "%s", p.error);
                 } else
                         r = error_setf(error, GRPC_INTERNAL, "%s %s", argv[0], process_result_describe(&p));
         }
@@ -52,7 +52,7 @@ static int remove_fiber(void *userdata) {
                 for (size_t i = 0; i < n; i += DOOMED_AT_ONCE) {
                         const char *argv[DOOMED_AT_ONCE + 3] = {s->unpack_path, "remove"};
                         _cleanup_error_ Error error = ERROR_INIT;
-                        size_t k = MIN(n - i, (size_t)DOOMED_AT_ONCE);
+                        size_t k = MIN(n - i, (size_t) DOOMED_AT_ONCE);
 
                         for (size_t j = 0; j < k; j++)
                                 argv[2 + j] = names[i + j];

@@ -31,7 +31,7 @@ Image *image_ref(Image *i) {
 }
 
 Image *image_unref(Image *i) {
-        StoredImage *stored = (StoredImage *)i;
+        StoredImage *stored = (StoredImage *) i;
 
         if (!i || --i->n_ref > 0)
                 return NULL;
@@ -55,7 +55,7 @@ StoredImage *stored_image_free(StoredImage *i) {
         for (size_t k = 0; k < i->n_layers; k++)
                 layer_unuse(i->layers[k]);
         i->n_layers = 0;
-        (void)image_unref(&i->image);
+        (void) image_unref(&i->image);
         return NULL;
 }
 
@@ -98,7 +98,7 @@ int store_write_blob(ImageStore *s, const char *digest, const void *data, size_t
         int r;
 
         if (fstatat(s->blobs_fd, hex, &st, AT_SYMLINK_NOFOLLOW) >= 0 && S_ISREG(st.st_mode) &&
-            (size_t)st.st_size == size) {
+            (size_t) st.st_size == size) {
                 _cleanup_free_ char *have = NULL;
                 size_t n;
 
@@ -106,7 +106,7 @@ int store_write_blob(ImageStore *s, const char *digest, const void *data, size_t
                         return 0;
         }
         r = write_file_atomic(s->blobs_fd, hex, data, size, 0600, 0);
-        return r < 0 ? error_set(error, r, "Cannot write to the image store") : 0;
+        return r < 0 ? store_write_failed(s, r, error) : 0;
 }
 
 int store_read_blob(ImageStore *s, const char *digest, char **ret, size_t *ret_size) {
@@ -138,7 +138,7 @@ static bool blob_is_needed(const ImageStore *s, const char *digest) {
 void store_remove_unneeded_blobs(ImageStore *s, char *const *digests) {
         STRV_FOREACH(d, digests)
                 if (!blob_is_needed(s, *d))
-                        (void)unlinkat(s->blobs_fd, *d + STRLEN("sha256:"), 0);
+                        (void) unlinkat(s->blobs_fd, *d + STRLEN("sha256:"), 0);
 }
 
 static char *image_file_name(const char *id) {
@@ -160,13 +160,13 @@ static int image_save(ImageStore *s, StoredImage *i, Error *error) {
         i->saved_usec = now_usec(CLOCK_REALTIME);
         j = json_pack("{s:i, s:s, s:O, s:O, s:s, s:I, s:O, s:O, s:I}", "version", STORE_VERSION, "id", i->image.id,
                       "tags", tags, "digests", digests, "manifestDigest", i->image.manifest_digest, "size",
-                      (json_int_t)i->image.size, "layers", layers, "blobs", blobs, "saved", (json_int_t)i->saved_usec);
+                      (json_int_t) i->image.size, "layers", layers, "blobs", blobs, "saved", (json_int_t) i->saved_usec);
         text = j ? json_dumps(j, JSON_COMPACT) : NULL;
         if (!text)
                 return error_oom(error);
         r = write_file_atomic(s->images_fd, name, text, strlen(text), 0600, 0);
         if (r < 0)
-                return error_set(error, r, "Cannot write to the image store");
+                return store_write_failed(s, r, error);
         store_sync_later(s);
         return 0;
 }
@@ -195,7 +195,7 @@ static int image_register(ImageStore *s, StoredImage *i) {
                 struct stat st;
 
                 if (fstatat(s->blobs_fd, *b + STRLEN("sha256:"), &st, AT_SYMLINK_NOFOLLOW) >= 0)
-                        i->blob_bytes += (uint64_t)st.st_blocks * 512;
+                        i->blob_bytes += (uint64_t) st.st_blocks * 512;
         }
         s->bytes += i->blob_bytes;
         s->inodes += 1 + strv_length(i->blobs);
@@ -218,7 +218,7 @@ void store_forget_image(ImageStore *s, StoredImage *i) {
                 store_remove_unneeded_blobs(s, i->blobs);
                 store_sync_later(s);
         }
-        (void)stored_image_free(i);
+        (void) stored_image_free(i);
 }
 
 static void strv_remove(char **l, const char *s) {
@@ -266,7 +266,7 @@ int store_name_image(ImageStore *s, StoredImage *i, const char *tag, const char 
                         _cleanup_free_ char *name = image_file_name(i->image.id);
 
                         if (name)
-                                (void)unlinkat(s->images_fd, name, 0);
+                                (void) unlinkat(s->images_fd, name, 0);
                         return error_oom(error);
                 }
         }
@@ -296,7 +296,7 @@ Image *image_store_find(ImageStore *s, const char *reference) {
         if (isempty(reference))
                 return NULL;
         if (digest_is_valid(reference))
-                return (Image *)store_find_id(s, reference);
+                return (Image *) store_find_id(s, reference);
 
         if (image_reference_parse(reference, &r, NULL) >= 0) {
                 name = r.digest ? strprintf("%s@%s", r.name, r.digest) : strprintf("%s:%s", r.name, r.tag);
@@ -320,13 +320,13 @@ Image *image_store_find(ImageStore *s, const char *reference) {
                                 return NULL;
                         found = s->images[i];
                 }
-        return (Image *)found;
+        return (Image *) found;
 }
 
 int image_store_remove(ImageStore *s, const char *reference, Error *error) {
         _cleanup_image_reference_ ImageReference r = {};
         Image *image = image_store_find(s, reference);
-        StoredImage *i = (StoredImage *)image;
+        StoredImage *i = (StoredImage *) image;
         int k;
 
         if (!i)
@@ -395,7 +395,7 @@ static int image_load(ImageStore *s, const char *name, StoredImage **ret) {
                 return -ENOMEM;
         if (!streq(expected, name) || store_find_id(s, id))
                 return -EINVAL;
-        i->image.size = (uint64_t)json_integer_value(json_object_get(j, "size"));
+        i->image.size = (uint64_t) json_integer_value(json_object_get(j, "size"));
         if ((r = load_strv(j, "tags", &i->image.repo_tags)) < 0 ||
             (r = load_strv(j, "digests", &i->image.repo_digests)) < 0 || (r = load_strv(j, "layers", &layers)) < 0 ||
             (r = load_strv(j, "blobs", &i->blobs)) < 0)
@@ -410,7 +410,7 @@ static int image_load(ImageStore *s, const char *name, StoredImage **ret) {
         r = image_config_parse(i->image.config_json, config_size, &i->image.config, NULL, NULL);
         if (r < 0)
                 return r;
-        i->layers = calloc(MAX(strv_length(layers), (size_t)1), sizeof *i->layers);
+        i->layers = calloc(MAX(strv_length(layers), (size_t) 1), sizeof *i->layers);
         if (!i->layers)
                 return -ENOMEM;
         STRV_FOREACH(l, layers) {
@@ -429,7 +429,7 @@ static int image_load(ImageStore *s, const char *name, StoredImage **ret) {
         r = stored_image_list_layers(i);
         if (r < 0)
                 return r;
-        i->saved_usec = (uint64_t)json_integer_value(json_object_get(j, "saved"));
+        i->saved_usec = (uint64_t) json_integer_value(json_object_get(j, "saved"));
         for (size_t k = 0; k < s->n_images; k++)
                 settle_tags(s->images[k], i);
         image_find_pinned(s, i);

@@ -24,7 +24,7 @@ static int read_boot_id(char ret[static 64]) {
         if (r < 0)
                 return r;
         text[strcspn(text, "\n")] = '\0';
-        (void)snprintf(ret, 64, "%.63s", text);
+        (void) snprintf(ret, 64, "%.63s", text);
         return 0;
 }
 
@@ -107,7 +107,7 @@ static int layer_write(int dir_fd, const ImageLayer *l) {
         _cleanup_free_ char *text = NULL;
 
         j = json_pack("{s:i, s:s, s:s*, s:I, s:I, s:b}", "version", STORE_VERSION, "diffID", l->diff_id, "chain",
-                      l->chain, "bytes", (json_int_t)l->bytes, "inodes", (json_int_t)l->inodes, "opaqueRoot",
+                      l->chain, "bytes", (json_int_t) l->bytes, "inodes", (json_int_t) l->inodes, "opaqueRoot",
                       l->opaque_root);
         text = j ? json_dumps(j, JSON_COMPACT) : NULL;
         if (!text)
@@ -130,7 +130,7 @@ int store_commit_layer(ImageStore *s, const char *temporary, const char *diff_id
         l->opaque_root = opaque_root;
         l->unsynced = true;
         l->diff_id = strdup(diff_id);
-        l->name = strprintf("%llu", (unsigned long long)s->next_layer);
+        l->name = strprintf("%llu", (unsigned long long) s->next_layer);
         if (!l->diff_id || !l->name || (chain && !(l->chain = strdup(chain))))
                 return error_oom(error);
 
@@ -139,14 +139,14 @@ int store_commit_layer(ImageStore *s, const char *temporary, const char *diff_id
                 return error_set(error, fd, "Cannot open a layer's directory");
         r = layer_write(fd, l);
         if (r < 0)
-                return error_set(error, r, "Cannot write a layer's file");
+                return store_write_failed(s, r, error);
         r = read_boot_id(boot_id);
         if (r >= 0 && symlinkat(boot_id, fd, "unsynced") < 0)
                 r = -errno;
         if (r < 0)
-                return error_set(error, r, "Cannot write a layer's file");
+                return store_write_failed(s, r, error);
         if (renameat(s->tmp_fd, temporary, s->layers_fd, l->name) < 0)
-                return error_set(error, -errno, "Cannot put a layer into the image store");
+                return store_write_failed(s, -errno, error);
         r = layer_register(s, l);
         if (r < 0) {
                 remove_directory(s, l->name);
@@ -240,8 +240,8 @@ static int layer_load(ImageStore *s, const char *name, const char *boot_id, Imag
         l->diff_id = strdup(diff_id);
         if (!l->diff_id || (chain && !(l->chain = strdup(chain))))
                 return -ENOMEM;
-        l->bytes = (uint64_t)json_integer_value(json_object_get(j, "bytes"));
-        l->inodes = (uint64_t)json_integer_value(json_object_get(j, "inodes"));
+        l->bytes = (uint64_t) json_integer_value(json_object_get(j, "bytes"));
+        l->inodes = (uint64_t) json_integer_value(json_object_get(j, "inodes"));
         l->opaque_root = json_is_true(json_object_get(j, "opaqueRoot"));
         *ret = TAKE_PTR(l);
         return 1;

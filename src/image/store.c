@@ -35,6 +35,17 @@ void list_remove(void *array, size_t *n, const void *item) {
                 }
 }
 
+int store_write_failed(const ImageStore *s, int r, Error *error) {
+        if (r == -ENOSPC || r == -EDQUOT) {
+                (void) error_setf(error, GRPC_RESOURCE_EXHAUSTED,
+                                 "No space left on the file system of the image store %s: remove images or make it "
+                                 "larger",
+                                 s->directory);
+                return r;
+        }
+        return error_set(error, r, "Cannot write to the image store %s", s->directory);
+}
+
 ImageStore *store_ref(ImageStore *s) {
         s->n_ref++;
         return s;
@@ -136,7 +147,7 @@ int image_store_open(sd_event *event, const ImageStoreConfig *config, ImageStore
 
         /* An unpacker that ends early must not end us; what is set otherwise stays. */
         if (sigaction(SIGPIPE, NULL, &sa) >= 0 && sa.sa_handler == SIG_DFL)
-                (void)signal(SIGPIPE, SIG_IGN);
+                (void) signal(SIGPIPE, SIG_IGN);
 
         r = mkdir_parents(AT_FDCWD, s->directory, 0700);
         if (r < 0)
@@ -236,7 +247,7 @@ static int collect_blob(int dir_fd, const char *name, void *userdata) {
         if (!digest || s->n_pulls > 0)
                 return 0;
         if (!digest_is_valid(digest)) {
-                (void)unlinkat(dir_fd, name, 0);
+                (void) unlinkat(dir_fd, name, 0);
                 return 0;
         }
         store_remove_unneeded_blobs(s, (char *const[]){digest, NULL});
@@ -299,9 +310,9 @@ int image_store_fs_info(ImageStore *s, ImageFsInfo *ret, Error *error) {
         r = find_mountpoint(s->directory, &mountpoint);
         if (r < 0)
                 return error_set(error, r, "Cannot find the file system of %s", s->directory);
-        (void)clock_gettime(CLOCK_REALTIME, &ts);
+        (void) clock_gettime(CLOCK_REALTIME, &ts);
         *ret = (ImageFsInfo){
-                        .timestamp_nsec = (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec,
+                        .timestamp_nsec = (uint64_t) ts.tv_sec * NSEC_PER_SEC + (uint64_t) ts.tv_nsec,
                         .mountpoint = mountpoint,
                         .used_bytes = s->bytes,
                         .inodes_used = s->inodes,

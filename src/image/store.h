@@ -83,6 +83,9 @@ ImageStore *store_ref(ImageStore *s);
 ImageStore *store_unref(ImageStore *s);
 DEFINE_TRIVIAL_CLEANUP_FUNC(ImageStore *, store_unref);
 
+/* What a failure to write means to whoever pulls. Returns r. */
+int store_write_failed(const ImageStore *s, int r, Error *error);
+
 /* Pointer arrays: append, and take out by value. */
 int list_append(void *array, size_t *n, void *item);
 void list_remove(void *array, size_t *n, const void *item);

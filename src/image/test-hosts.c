@@ -118,14 +118,14 @@ static void challenges_are_read(void) {
         for (size_t i = 0; i < ELEMENTSOF(list); i++) {
                 _cleanup_auth_challenge_ AuthChallenge c = {};
 
-                CHECK_EQ(auth_challenge_parse((char *[]){(char *)list[i].value, NULL}, &c), 0);
+                CHECK_EQ(auth_challenge_parse((char *[]){(char *) list[i].value, NULL}, &c), 0);
                 CHECK_EQ(c.bearer, list[i].bearer);
                 CHECK_EQ(c.basic, list[i].basic);
                 CHECK(streq_ptr(c.realm, list[i].realm) && streq_ptr(c.service, list[i].service) &&
                       streq_ptr(c.scope, list[i].scope));
         }
         for (size_t i = 0; i < ELEMENTSOF(bad); i++)
-                CHECK_EQ(auth_challenge_parse((char *[]){(char *)bad[i], NULL}, &(AuthChallenge){}), -EINVAL);
+                CHECK_EQ(auth_challenge_parse((char *[]){(char *) bad[i], NULL}, &(AuthChallenge){}), -EINVAL);
 }
 
 static void credentials_are_coded_and_decoded(void) {

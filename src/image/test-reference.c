@@ -16,7 +16,7 @@ static void good(const char *text, const char *domain, const char *path, const c
         CHECK_STREQ(r.path, path);
         CHECK(streq_ptr(r.tag, tag));
         CHECK(streq_ptr(r.digest, digest));
-        (void)snprintf(name, sizeof name, "%s/%s", domain, path);
+        (void) snprintf(name, sizeof name, "%s/%s", domain, path);
         CHECK_STREQ(r.name, name);
 }
 
@@ -142,7 +142,7 @@ static void lengths_are_bounded(void) {
         /* docker.io/library/ and 237 characters are 255. */
         memset(text, 'a', sizeof text);
         text[255 - strlen("docker.io/library/")] = '\0';
-        (void)snprintf(path, sizeof path, "library/%s", text);
+        (void) snprintf(path, sizeof path, "library/%s", text);
         good(text, "docker.io", path, "latest", NULL);
         text[255 - strlen("docker.io/library/")] = 'a';
         text[256 - strlen("docker.io/library/")] = '\0';

@@ -15,10 +15,10 @@
 
 static int open_plain(int root_fd, const char *path, int flags) {
         struct open_how how = {
-                        .flags = (uint64_t)(unsigned)(flags | O_CLOEXEC),
+                        .flags = (uint64_t) (unsigned) (flags | O_CLOEXEC),
                         .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
         };
-        int fd = (int)syscall(SYS_openat2, root_fd, path, &how, sizeof how);
+        int fd = (int) syscall(SYS_openat2, root_fd, path, &how, sizeof how);
 
         return fd < 0 ? -errno : fd;
 }
@@ -46,7 +46,7 @@ static Sight look(int root_fd, const char *path, int *ret_fd) {
 
                 if (*p && *p != '/')
                         continue;
-                memcpy(prefix, path, (size_t)(p - path));
+                memcpy(prefix, path, (size_t) (p - path));
                 prefix[p - path] = '\0';
                 fd = open_plain(root_fd, prefix, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
                 if (fd == -ENOENT)

@@ -6,11 +6,11 @@
 #include <sys/xattr.h>
 
 #include "basic/string-util.h"
-#include "image/unpack.h"
+#include "image/unpack-tree.h"
 
 static void archive_freep(struct archive **a) {
         if (*a)
-                (void)archive_read_free(*a);
+                (void) archive_read_free(*a);
 }
 
 typedef struct Reader {
@@ -71,7 +71,7 @@ static int write_contents(struct archive *a, struct archive_entry *e, int fd, ui
 
         if (size < 0 || size > UNPACK_FILE_SIZE_MAX)
                 return error_setf(error, GRPC_RESOURCE_EXHAUSTED, "The layer has a file of %lld bytes",
-                                  (long long)size);
+                                  (long long) size);
 
         for (;;) {
                 const void *data;
@@ -86,25 +86,25 @@ static int write_contents(struct archive *a, struct archive_entry *e, int fd, ui
                         return archive_failed(a, error);
                 if (n == 0)
                         continue;
-                if (offset < end || offset > UNPACK_FILE_SIZE_MAX || (la_int64_t)n > size - offset)
+                if (offset < end || offset > UNPACK_FILE_SIZE_MAX || (la_int64_t) n > size - offset)
                         return error_setf(error, GRPC_DATA_LOSS, "The layer's tar archive has a damaged sparse file");
-                end = offset + (la_int64_t)n;
+                end = offset + (la_int64_t) n;
                 while (n > 0) {
                         ssize_t k = pwrite(fd, data, n, offset);
 
                         if (k < 0) {
                                 if (errno == EINTR)
                                         continue;
-                                return error_set(error, -errno, "Cannot write a file of the layer");
+                                return tree_failed(error, -errno, "Cannot write a file of the layer");
                         }
-                        data = (const char *)data + k;
-                        n -= (size_t)k;
+                        data = (const char *) data + k;
+                        n -= (size_t) k;
                         offset += k;
-                        written += (uint64_t)k;
+                        written += (uint64_t) k;
                 }
         }
         if (end < size && ftruncate(fd, size) < 0)
-                return error_set(error, -errno, "Cannot write a file of the layer");
+                return tree_failed(error, -errno, "Cannot write a file of the layer");
         *ret_written = written;
         return 0;
 }
@@ -114,12 +114,12 @@ static int entry_metadata(struct archive_entry *e, UnpackMetadata *ret, Error *e
 
         if (uid < 0 || uid >= UINT32_MAX || gid < 0 || gid >= UINT32_MAX)
                 return error_setf(error, GRPC_DATA_LOSS,
-                                  "The layer has a file of owner %lld:%lld, which no system has", (long long)uid,
-                                  (long long)gid);
+                                  "The layer has a file of owner %lld:%lld, which no system has", (long long) uid,
+                                  (long long) gid);
         *ret = (UnpackMetadata){
                         .mode = archive_entry_perm(e) & 07777,
-                        .uid = (uid_t)uid,
-                        .gid = (gid_t)gid,
+                        .uid = (uid_t) uid,
+                        .gid = (gid_t) gid,
                         .mtime = {.tv_sec = archive_entry_mtime(e), .tv_nsec = archive_entry_mtime_nsec(e)},
         };
         if (ret->mtime.tv_nsec < 0 || ret->mtime.tv_nsec > 999999999)
@@ -178,7 +178,7 @@ static int unpack_entry(struct archive *a, struct archive_entry *e, UnpackTree *
         case AE_IFIFO:
                 return unpack_tree_node(
                                 t, path, archive_entry_filetype(e),
-                                makedev((unsigned)archive_entry_rdevmajor(e), (unsigned)archive_entry_rdevminor(e)),
+                                makedev((unsigned) archive_entry_rdevmajor(e), (unsigned) archive_entry_rdevminor(e)),
                                 &m, error);
 
         default:

@@ -23,14 +23,14 @@ void tree_implied_free(UnpackTree *t, Implied *i) {
 
 int tree_open(int root_fd, const char *path, int flags) {
         struct open_how how = {
-                        .flags = (uint64_t)(unsigned)(flags | O_CLOEXEC),
+                        .flags = (uint64_t) (unsigned) (flags | O_CLOEXEC),
                         .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
         };
         int fd;
 
         /* EAGAIN: something was renamed anywhere on the machine while the kernel checked that a ".." stays inside. */
         for (unsigned i = 0; i < AGAIN_MAX; i++) {
-                fd = (int)syscall(SYS_openat2, root_fd, path[0] ? path : ".", &how, sizeof how);
+                fd = (int) syscall(SYS_openat2, root_fd, path[0] ? path : ".", &how, sizeof how);
                 if (fd >= 0 || errno != EAGAIN)
                         break;
         }
@@ -166,7 +166,7 @@ static int make_directories(UnpackTree *t, const char *path, unsigned depth, int
                 memcpy(name, p, l);
                 name[l] = '\0';
                 p += l;
-                memcpy(prefix, path, (size_t)(p - path));
+                memcpy(prefix, path, (size_t) (p - path));
                 prefix[p - path] = '\0';
 
                 /* One plain step down; only links and ".." need the kernel to look from the root. */
@@ -192,7 +192,7 @@ static int make_directories(UnpackTree *t, const char *path, unsigned depth, int
                                         return tree_failed(error, -errno, "Cannot read a symbolic link of the layer");
                                 target[n] = '\0';
                                 longer = target[0] == '/' ? strprintf("%s/%s", target, p)
-                                                          : strprintf("%.*s/%s/%s", (int)(p - path - (ssize_t)l), path,
+                                                          : strprintf("%.*s/%s/%s", (int) (p - path - (ssize_t) l), path,
                                                                       target, p);
                                 if (!longer)
                                         return error_oom(error);
@@ -252,7 +252,7 @@ static int open_parent_of(UnpackTree *t, const char *path, size_t n, int *ret_fd
 }
 
 int tree_open_parent(UnpackTree *t, const char *path, const char *base, int *ret_fd, Error *error) {
-        return open_parent_of(t, path, base > path ? (size_t)(base - path - 1) : 0, ret_fd, error);
+        return open_parent_of(t, path, base > path ? (size_t) (base - path - 1) : 0, ret_fd, error);
 }
 
 void tree_forget_parents(UnpackTree *t) {

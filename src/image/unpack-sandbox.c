@@ -104,9 +104,9 @@ int unpack_sandbox(int root_fd, SandboxFlags flags, Error *error) {
                 return error_set(error, -errno, "Cannot enter the layer's directory");
 
         /* Limits that are lower already stay. */
-        (void)setrlimit(RLIMIT_CORE, &no_core);
-        (void)setrlimit(RLIMIT_NOFILE, &files);
-        (void)setrlimit(RLIMIT_CPU, &cpu);
+        (void) setrlimit(RLIMIT_CORE, &no_core);
+        (void) setrlimit(RLIMIT_NOFILE, &files);
+        (void) setrlimit(RLIMIT_CPU, &cpu);
         if (!SANITIZED && setrlimit(RLIMIT_AS, &memory) < 0)
                 return error_set(error, -errno, "Cannot limit the unpacker's memory");
 

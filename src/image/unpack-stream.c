@@ -52,7 +52,7 @@ UnpackStream *unpack_stream_free(UnpackStream *s) {
         free(s->isal);
 #else
         if (s->zlib)
-                (void)inflateEnd(s->zlib);
+                (void) inflateEnd(s->zlib);
         free(s->zlib);
 #endif
         free(s->in);
@@ -104,16 +104,16 @@ static int fill(UnpackStream *s, Error *error) {
                 s->eof = true;
                 if (s->n_in != s->size)
                         return error_setf(error, GRPC_DATA_LOSS, "The layer has %llu bytes, its manifest says %llu",
-                                          (unsigned long long)s->n_in, (unsigned long long)s->size);
+                                          (unsigned long long) s->n_in, (unsigned long long) s->size);
                 return 0;
         }
-        s->n_in += (uint64_t)n;
+        s->n_in += (uint64_t) n;
         if (s->n_in > s->size)
                 return error_setf(error, GRPC_DATA_LOSS, "The layer has more than the %llu bytes its manifest says",
-                                  (unsigned long long)s->size);
-        if (EVP_DigestUpdate(s->in_hash, s->in + s->in_end, (size_t)n) != 1)
+                                  (unsigned long long) s->size);
+        if (EVP_DigestUpdate(s->in_hash, s->in + s->in_end, (size_t) n) != 1)
                 return error_setf(error, GRPC_INTERNAL, "SHA-256 failed");
-        s->in_end += (size_t)n;
+        s->in_end += (size_t) n;
         return 0;
 }
 
@@ -169,7 +169,7 @@ static int detect(UnpackStream *s, Error *error) {
                 s->zstd = ZSTD_createDStream();
                 if (!s->zstd)
                         return error_oom(error);
-                (void)ZSTD_DCtx_setParameter(s->zstd, ZSTD_d_windowLogMax, ZSTD_WINDOW_LOG_MAX);
+                (void) ZSTD_DCtx_setParameter(s->zstd, ZSTD_d_windowLogMax, ZSTD_WINDOW_LOG_MAX);
         } else
                 s->compression = COMPRESSION_NONE;
         return 0;
@@ -189,7 +189,7 @@ static int run_gzip(UnpackStream *s, size_t *ret_n, Error *error) {
                 s->in_frame = true;
         }
         z->next_in = s->in + s->in_start;
-        z->avail_in = (uint32_t)(s->in_end - s->in_start);
+        z->avail_in = (uint32_t) (s->in_end - s->in_start);
         z->next_out = s->out;
         z->avail_out = OUT_SIZE;
         r = isal_inflate(z);
@@ -212,7 +212,7 @@ static int run_gzip(UnpackStream *s, size_t *ret_n, Error *error) {
                 s->in_frame = true;
         }
         z->next_in = s->in + s->in_start;
-        z->avail_in = (uInt)(s->in_end - s->in_start);
+        z->avail_in = (uInt) (s->in_end - s->in_start);
         z->next_out = s->out;
         z->avail_out = OUT_SIZE;
         r = inflate(z, Z_NO_FLUSH);
@@ -318,12 +318,12 @@ ssize_t unpack_stream_next(UnpackStream *s, const void **ret, Error *error) {
                                   "The layer unpacks to more than the %llu bytes that are free on the file system of "
                                   "the "
                                   "image store",
-                                  (unsigned long long)s->out_max);
+                                  (unsigned long long) s->out_max);
         /* A plain layer has one digest. */
         if (s->compression != COMPRESSION_NONE && EVP_DigestUpdate(s->out_hash, data, n) != 1)
                 return error_setf(error, GRPC_INTERNAL, "SHA-256 failed");
         *ret = data;
-        return (ssize_t)n;
+        return (ssize_t) n;
 }
 
 static int digest_final(EVP_MD_CTX *c, char ret[static 72]) {
@@ -345,7 +345,7 @@ int unpack_stream_finish(UnpackStream *s, const char *digest, const char *diff_i
         do {
                 n = unpack_stream_next(s, &data, error);
                 if (n < 0)
-                        return (int)n;
+                        return (int) n;
         } while (n > 0);
 
         if (digest_final(s->in_hash, in) < 0 || digest_final(s->out_hash, out) < 0)

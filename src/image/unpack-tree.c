@@ -92,7 +92,7 @@ static int remember_time(UnpackTree *t, const char *path, struct timespec mtime,
         if (r < 0)
                 return r;
         if (t->n_times == t->allocated_times) {
-                size_t n = MAX(t->allocated_times * 2, (size_t)64);
+                size_t n = MAX(t->allocated_times * 2, (size_t) 64);
                 DirectoryTime *p = reallocarray(t->times, n, sizeof *p);
 
                 if (!p)
@@ -311,7 +311,7 @@ int unpack_tree_hardlink(UnpackTree *t, const char *path, const char *target, Er
                 return r;
         if (!target_path[0])
                 return tree_refuse(error, path, "is a hard link to the root");
-        target_parent = strndup(target_path, target_base > target_path ? (size_t)(target_base - target_path - 1) : 0);
+        target_parent = strndup(target_path, target_base > target_path ? (size_t) (target_base - target_path - 1) : 0);
         if (!target_parent)
                 return error_oom(error);
         target_fd = tree_open(t->root_fd, target_parent, O_RDONLY | O_DIRECTORY);
@@ -401,7 +401,7 @@ int unpack_tree_finish(UnpackTree *t, int implied_fd, Error *error) {
                         _cleanup_close_ int fd = tree_open(t->root_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
 
                         if (fd >= 0)
-                                (void)futimens(fd, times);
+                                (void) futimens(fd, times);
                         continue;
                 }
                 r = tree_open_parent(t, path, base, &parent_fd, error);

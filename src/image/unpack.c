@@ -27,7 +27,7 @@ static int command_layer(char **args, Error *error) {
                 return error_set(error, -errno, "Cannot look at the layer's file system");
 
         /* What takes all that is free is refused before it has taken it; others need to write, too. */
-        available = (uint64_t)fs.f_bavail * fs.f_frsize;
+        available = (uint64_t) fs.f_bavail * fs.f_frsize;
         r = unpack_stream_new(STDIN_FILENO, size, available - available / 16, &stream, error);
         if (r < 0)
                 return r;
@@ -53,8 +53,8 @@ static int command_layer(char **args, Error *error) {
         r = unpack_tree_finish(tree, UNPACK_IMPLIED_FD, error);
         if (r < 0)
                 return r;
-        (void)dprintf(STDOUT_FILENO, "%llu %llu %zu %d\n", (unsigned long long)unpack_tree_bytes(tree),
-                      (unsigned long long)unpack_tree_inodes(tree), unpack_tree_implied(tree),
+        (void) dprintf(STDOUT_FILENO, "%llu %llu %zu %d\n", (unsigned long long) unpack_tree_bytes(tree),
+                      (unsigned long long) unpack_tree_inodes(tree), unpack_tree_implied(tree),
                       unpack_tree_opaque_root(tree));
         return 0;
 }
@@ -66,8 +66,8 @@ static int command_adopt(char **args, Error *error) {
 
         if (strv_length(args) != 0)
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "Usage: rktlet-unpack adopt");
-        while (n < ELEMENTSOF(fds) && fcntl(UNPACK_TREE_FD + (int)n, F_GETFD) >= 0) {
-                fds[n] = UNPACK_TREE_FD + (int)n;
+        while (n < ELEMENTSOF(fds) && fcntl(UNPACK_TREE_FD + (int) n, F_GETFD) >= 0) {
+                fds[n] = UNPACK_TREE_FD + (int) n;
                 n++;
         }
         if (n == 0)
@@ -114,8 +114,8 @@ int main(int argc, char **argv) {
         _cleanup_error_ Error error = ERROR_INIT;
         int r = -EINVAL;
 
-        (void)umask(0);
-        (void)signal(SIGPIPE, SIG_IGN);
+        (void) umask(0);
+        (void) signal(SIGPIPE, SIG_IGN);
 
         if (argc >= 2)
                 for (size_t i = 0; i < ELEMENTSOF(commands); i++)
@@ -124,8 +124,8 @@ int main(int argc, char **argv) {
                                 if (r >= 0)
                                         return EXIT_SUCCESS;
                         }
-        (void)error_setf(&error, r == -EINVAL ? GRPC_INVALID_ARGUMENT : grpc_code_from_errno(r),
+        (void) error_setf(&error, r == -EINVAL ? GRPC_INVALID_ARGUMENT : grpc_code_from_errno(r),
                          "rktlet-unpack is started by rktlet");
-        (void)dprintf(STDERR_FILENO, "%s\n", strempty(error.message));
-        return (int)error.code;
+        (void) dprintf(STDERR_FILENO, "%s\n", strempty(error.message));
+        return (int) error.code;
 }
