@@ -12,7 +12,7 @@ static void without_configuration_there_is_the_origin(void) {
                 const char *domain, *authority;
                 bool https;
         } list[] = {
-                        {"docker.io", "registry-1.docker.io", true}, {"registry.k8s.io", "registry.k8s.io", true},
+                        {"docker.io", "registry-1.docker.io", true}, {"registry.example", "registry.example", true},
                         {"localhost:5000", "localhost:5000", false}, {"127.0.0.1:5000", "127.0.0.1:5000", false},
                         {"127.3.2.1", "127.3.2.1", false},           {"[::1]:5000", "[::1]:5000", false},
                         {"10.0.0.1:5000", "10.0.0.1:5000", true},    {"localhost.example", "localhost.example", true},
