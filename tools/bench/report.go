@@ -239,6 +239,7 @@ var promises = []promise{
 	{"scale, 100 pods", "PSS of both", 0.1, false},
 	{"scale, 100 pods", "idle CPU in 10 s, daemon and pods", 0.05, false},
 	{"scale, 100 pods", "start until Version", 0.2, false},
+	{"scale, 100 pods", "start until the lists are complete", 0.2, false},
 }
 
 func (r *Results) printPromises(out io.Writer) {
