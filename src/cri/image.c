@@ -186,7 +186,8 @@ int cri_remove_image(CriCall *c, Error *error) {
         return CRI_REPLY(c, RemoveImageResponse, &response, error);
 }
 
-/* The writable layers, once all of them were measured; the kubelet takes a missing entry for "where the images are". */
+/* The writable layers, once all of them were measured; the kubelet takes a missing entry for "where the images
+ * are". */
 static int containers_fs_usage(CriCall *c, const char *images_mountpoint, runtime_v1_FilesystemUsage *ret,
                                Error *error) {
         struct stat images, containers;

@@ -1,6 +1,7 @@
 /* Metrics: ListMetricDescriptors, ListPodSandboxMetrics, StreamPodSandboxMetrics. Names, help and labels are those of
- * cAdvisor, so that dashboards made for the kubelet's /metrics/cadvisor go on as they were. Values are whole numbers in
- * the CRI: of seconds, too. A pod's own series, those of its slice and its network, have no container, image and name. */
+ * cAdvisor, so that dashboards made for the kubelet's /metrics/cadvisor go on as they were. Values are whole numbers
+ * in the CRI: of seconds, too. A pod's own series, those of its slice and its network, have no container, image and
+ * name. */
 
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -58,8 +59,8 @@
         X(container_fs_writes_total, COUNTER, "Cumulative count of writes completed", "device")                       \
         X(container_fs_usage_bytes, GAUGE, "Number of bytes that are consumed by the container on this filesystem.",  \
           "device")                                                                                                   \
-        X(container_fs_limit_bytes, GAUGE, "Number of bytes that can be consumed by the container on this filesystem.",\
-          "device")                                                                                                   \
+        X(container_fs_limit_bytes, GAUGE,                                                                            \
+          "Number of bytes that can be consumed by the container on this filesystem.", "device")                                                                                                   \
         X(container_fs_inodes_total, GAUGE, "Number of Inodes", "device")                                             \
         X(container_fs_inodes_free, GAUGE, "Number of available Inodes", "device")                                    \
         X(container_network_receive_bytes_total, COUNTER, "Cumulative count of bytes received", "interface")          \
@@ -129,7 +130,7 @@ int cri_list_metric_descriptors(CriCall *c, Error *error) {
         return CRI_REPLY(c, ListMetricDescriptorsResponse, &response, error);
 }
 
-/* --- samples ------------------------------------------------------------------------------------------------------ */
+/* --- samples ----------------------------------------------------------------------------------------------------- */
 
 /* Where the samples of one container, or pod, are put. */
 typedef struct Samples {
@@ -320,7 +321,7 @@ static void add_network(Samples *s, Pod *p) {
         }
 }
 
-/* --- pods and containers ------------------------------------------------------------------------------------------ */
+/* --- pods and containers ----------------------------------------------------------------------------------------- */
 
 static Samples samples_of(const Pod *p, const Container *k, const CgroupStats *g, const char *cgroup, Arena *arena) {
         const runtime_v1_PodSandboxMetadata *m = &p->request.config.metadata;

@@ -61,7 +61,9 @@ static void describe_swap(const CgroupStats *s, bool *ret_has, runtime_v1_SwapUs
         ret->timestamp = (int64_t) s->timestamp_nsec;
         SET_VALUE(ret, swap_usage_bytes, s->swap_usage);
         SET_VALUE(ret, swap_available_bytes,
-                  s->swap_limit == STAT_UNKNOWN ? STAT_UNKNOWN : s->swap_limit > s->swap_usage ? s->swap_limit - s->swap_usage : 0);
+                  s->swap_limit == STAT_UNKNOWN     ? STAT_UNKNOWN
+                  : s->swap_limit > s->swap_usage ? s->swap_limit - s->swap_usage
+                                                  : 0);
 }
 
 static void describe_io(const CgroupStats *s, bool *ret_has, runtime_v1_IoUsage *ret) {
@@ -106,7 +108,7 @@ static int describe_container_stats(Container *k, runtime_v1_ContainerStats *ret
         return 0;
 }
 
-/* --- containers --------------------------------------------------------------------------------------------------- */
+/* --- containers -------------------------------------------------------------------------------------------------- */
 
 /* The same for lists, whose filter can't ask for a state. */
 static runtime_v1_ContainerFilter running_containers(bool has_filter, const runtime_v1_ContainerStatsFilter *filter) {
@@ -211,7 +213,7 @@ int cri_stream_container_stats(CriCall *c, Error *error) {
         return stream_list_send(c, &list, send_container_batch, error);
 }
 
-/* --- pods --------------------------------------------------------------------------------------------------------- */
+/* --- pods -------------------------------------------------------------------------------------------------------- */
 
 static runtime_v1_PodSandboxFilter ready_pods(bool has_filter, const runtime_v1_PodSandboxStatsFilter *filter) {
         runtime_v1_PodSandboxFilter f = {

@@ -44,7 +44,8 @@ static void test_what_is_not_counted_is_left_out(void) {
         stub.no_memory = true;
         CHECK_EQ(CALL(ContainerStats, .container_id = s("1")), 0);
         REPLY(ContainerStats, &r);
-        CHECK(r.stats.has_cpu && !r.stats.has_memory && !r.stats.has_swap && !r.stats.has_io && !r.stats.has_writable_layer);
+        CHECK(r.stats.has_cpu && !r.stats.has_memory && !r.stats.has_swap && !r.stats.has_io);
+        CHECK(!r.stats.has_writable_layer);
         RELEASE(ContainerStats, &r);
 }
 
@@ -163,7 +164,7 @@ static void test_a_pods_figures(void) {
         RELEASE(PodSandboxStats, &r);
 }
 
-/* --- metrics ------------------------------------------------------------------------------------------------------ */
+/* --- metrics ----------------------------------------------------------------------------------------------------- */
 
 static runtime_v1_PodSandboxMetrics sandbox_metrics;
 
@@ -174,7 +175,8 @@ static bool keep_metrics(pb_istream_t *stream, const pb_field_iter_t *field, voi
         return true;
 }
 
-static const runtime_v1_Metric *find(const runtime_v1_Metric *metrics, size_t n, const char *name, const char *last_label) {
+static const runtime_v1_Metric *find(const runtime_v1_Metric *metrics, size_t n, const char *name,
+                                     const char *last_label) {
         for (size_t i = 0; i < n; i++)
                 if (streq(metrics[i].name, name) &&
                     (!last_label || streq(metrics[i].label_values[metrics[i].label_values_count - 1], last_label)))
@@ -219,19 +221,21 @@ static void test_metrics_have_the_labels_of_their_descriptors(void) {
         CHECK_EQ(find(k->metrics, k->metrics_count, "container_spec_memory_limit_bytes", NULL)->value.value, 5000);
         CHECK_EQ(find(k->metrics, k->metrics_count, "container_spec_cpu_shares", NULL)->value.value, 512);
         CHECK_EQ(find(k->metrics, k->metrics_count, "container_blkio_device_usage_total", "Write")->value.value, 12);
-        CHECK_EQ(find(k->metrics, k->metrics_count, "container_pressure_memory_waiting_seconds_total", NULL)->value.value, 4);
+        CHECK_EQ(find(k->metrics, k->metrics_count, "container_pressure_memory_waiting_seconds_total",
+                      NULL)->value.value, 4);
         CHECK_EQ(find(k->metrics, k->metrics_count, "container_start_time_seconds", NULL)->value.value, 1700000000);
         CHECK(!find(k->metrics, k->metrics_count, "container_cpu_cfs_periods_total", NULL));
         CHECK(!find(k->metrics, k->metrics_count, "container_network_receive_bytes_total", NULL));
 
-        m = find(sandbox_metrics.metrics, sandbox_metrics.metrics_count, "container_network_receive_bytes_total", "eth0");
+        m = find(sandbox_metrics.metrics, sandbox_metrics.metrics_count, "container_network_receive_bytes_total",
+                 "eth0");
         CHECK_EQ(m->value.value, 11);
         CHECK_STREQ(m->label_values[0], "");
         CHECK_STREQ(m->label_values[1], "/kubepods.slice");
         CHECK_STREQ(m->label_values[3], "");
         CHECK_STREQ(m->label_values[5], "web");
-        CHECK_EQ(find(sandbox_metrics.metrics, sandbox_metrics.metrics_count, "container_network_transmit_errors_total",
-                      "net1")->value.value, 7);
+        CHECK_EQ(find(sandbox_metrics.metrics, sandbox_metrics.metrics_count,
+                      "container_network_transmit_errors_total", "net1")->value.value, 7);
 
         CHECK_EQ(CALL(ListMetricDescriptors, ), 0);
         REPLY(ListMetricDescriptors, &d);
@@ -257,7 +261,7 @@ static void test_metrics_have_the_labels_of_their_descriptors(void) {
         memset(&sandbox_metrics, 0, sizeof sandbox_metrics);
 }
 
-/* --- limits ------------------------------------------------------------------------------------------------------- */
+/* --- limits ------------------------------------------------------------------------------------------------------ */
 
 static void test_limits_reach_the_object(void) {
         build();
@@ -270,7 +274,8 @@ static void test_limits_reach_the_object(void) {
         CHECK(CALL(UpdateContainerResources, .container_id = s("9")) < 0);
         CHECK_EQ(last_error.code, GRPC_NOT_FOUND);
         CHECK_EQ(CALL(UpdatePodSandboxResources, .pod_sandbox_id = s("a"), .has_overhead = true,
-                      .overhead.memory_limit_in_bytes = 7, .has_resources = true, .resources.memory_limit_in_bytes = 70), 0);
+                      .overhead.memory_limit_in_bytes = 7, .has_resources = true,
+                      .resources.memory_limit_in_bytes = 70), 0);
         CHECK(stub.pod == &pods[0]);
         CHECK_EQ(stub.memory_limit, 77);
         CHECK(CALL(UpdatePodSandboxResources, .pod_sandbox_id = s("9")) < 0);

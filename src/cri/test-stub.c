@@ -189,7 +189,8 @@ static CgroupStats figures(void) {
         s.memory_pressure.known = !stub.no_memory;
         return s;
 }
-int container_read_stats(Container *k, CgroupStatsFlags flags, CgroupStats *ret, uint64_t *ret_nano_cores, Error *error) {
+int container_read_stats(Container *k, CgroupStatsFlags flags, CgroupStats *ret, uint64_t *ret_nano_cores,
+                         Error *error) {
         if (k->phase != CONTAINER_RUNNING)
                 return error_setf(error, GRPC_FAILED_PRECONDITION, "container %s is not running", k->id);
         *ret = figures();

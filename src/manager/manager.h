@@ -226,30 +226,32 @@ int container_attach(Container *c, EngineAttachFlags flags, int *ret_fd, Error *
 int pod_netns(Pod *p, char **ret, Error *error);
 /* (fiber) Changes limits; what isn't given stays. Saved, so that the request shows what is in force. */
 int container_update(Container *c, const runtime_v1_LinuxContainerResources *resources, Error *error);
-/* (fiber) The same for a pod, either may be NULL. The slice is changed if it is ours; otherwise its limits are the business
- * of whoever made it (the kubelet, which has set them before it tells us). */
+/* (fiber) The same for a pod, either may be NULL. The slice is changed if it is ours; otherwise its limits are the
+ * business of whoever made it (the kubelet, which has set them before it tells us). */
 int pod_update(Pod *p, const runtime_v1_LinuxContainerResources *overhead,
                const runtime_v1_LinuxContainerResources *resources, Error *error);
 
-/* --- figures ------------------------------------------------------------------------------------------------------ */
+/* --- figures ----------------------------------------------------------------------------------------------------- */
 
-/* What the kernel counts for a running container, or for all of a pod's slice; *ret_nano_cores is the CPU rate since an
- * earlier reading, STAT_UNKNOWN at the first one. FailedPrecondition when it doesn't run. Don't wait. */
-int container_read_stats(Container *c, CgroupStatsFlags flags, CgroupStats *ret, uint64_t *ret_nano_cores, Error *error);
+/* What the kernel counts for a running container, or for all of a pod's slice; *ret_nano_cores is the CPU rate since
+ * an earlier reading, STAT_UNKNOWN at the first one. FailedPrecondition when it doesn't run. Don't wait. */
+int container_read_stats(Container *c, CgroupStatsFlags flags, CgroupStats *ret, uint64_t *ret_nano_cores,
+                         Error *error);
 int pod_read_stats(Pod *p, CgroupStatsFlags flags, CgroupStats *ret, uint64_t *ret_nano_cores, Error *error);
 /* Their cgroups ("/kubepods.slice/…"); borrowed, and owned by the caller. NULL: none, or no memory. */
 const char *container_cgroup(const Container *c);
 char *pod_cgroup(const Pod *p);
-/* Processes of the pod's slice, or descriptors of a container's processes; STAT_UNKNOWN where they can't be counted. */
+/* Processes of the pod's slice, or descriptors of a container's processes; STAT_UNKNOWN where they can't be
+ * counted. */
 uint64_t pod_count_processes(Pod *p);
 void container_count_descriptors(Container *c, uint64_t *ret_files, uint64_t *ret_sockets);
 /* The pod's own interfaces; 0 with the host's network, or while they can't be read. */
 size_t pod_read_network(Pod *p, NetInterface ret[static NET_INTERFACES_MAX]);
 
-/* (fiber) Has the writable layers measured that weren't for a minute: of one container, else of one pod, else of all. It
- * is done in the background, one after the other, since a tree has to be walked for it (quotas of projects would know at
- * once, but hardly a node's file system is mounted with them); only for those never measured the call waits a moment.
- * Container.layer has the result. */
+/* (fiber) Has the writable layers measured that weren't for a minute: of one container, else of one pod, else of all.
+ * It is done in the background, one after the other, since a tree has to be walked for it (quotas of projects would
+ * know at once, but hardly a node's file system is mounted with them); only for those never measured the call waits a
+ * moment. Container.layer has the result. */
 void manager_measure_layers(Manager *m, Pod *pod, Container *c);
 /* All containers' layers, running or not. False when one of them was never measured yet. */
 bool manager_sum_layers(Manager *m, TreeUsage *ret, uint64_t *ret_timestamp_nsec);

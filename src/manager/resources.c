@@ -23,8 +23,8 @@ static int limits_copy(const Limits *l, Limits *ret, Error *error) {
         size_t size;
         int r;
 
-        r = message_encode(runtime_v1_LinuxContainerResources_fields, l, /* allocator= */ NULL, RESOURCES_MAX, &data, &size,
-                           error);
+        r = message_encode(runtime_v1_LinuxContainerResources_fields, l, /* allocator= */ NULL, RESOURCES_MAX, &data,
+                           &size, error);
         if (r < 0)
                 return r;
         return message_decode(runtime_v1_LinuxContainerResources_fields, data, size, ret, error);
@@ -88,7 +88,8 @@ static int merge_huge_pages(Limits *l, const Limits *change) {
                 while (j < l->hugepage_limits_count && !streq(strempty(l->hugepage_limits[j].page_size), page))
                         j++;
                 if (j == l->hugepage_limits_count) {
-                        r = extend((void **) &l->hugepage_limits, &l->hugepage_limits_count, sizeof l->hugepage_limits[0]);
+                        r = extend((void **) &l->hugepage_limits, &l->hugepage_limits_count,
+                                   sizeof l->hugepage_limits[0]);
                         if (r >= 0)
                                 r = replace_string(&l->hugepage_limits[j].page_size, page);
                 }
@@ -156,7 +157,7 @@ static int limits_new(const Limits *now, const Limits *change, Limits *ret, Erro
         return 0;
 }
 
-/* --- on disk ------------------------------------------------------------------------------------------------------ */
+/* --- on disk ----------------------------------------------------------------------------------------------------- */
 
 static int save(const char *directory, const pb_msgdesc_t *fields, const void *message, Error *error) {
         _cleanup_free_ char *path = strprintf("%s/resources.pb", directory);
@@ -194,7 +195,7 @@ static int load(const char *directory, const pb_msgdesc_t *fields, void *ret) {
         return 1;
 }
 
-/* --- containers --------------------------------------------------------------------------------------------------- */
+/* --- containers -------------------------------------------------------------------------------------------------- */
 
 static void container_set_limits(Container *c, Limits *l) {
         runtime_v1_LinuxContainerConfig *linux_config = &c->request.config.linux;
@@ -244,8 +245,8 @@ int container_update(Container *c, const Limits *resources, Error *error) {
                 return error_setf(error, GRPC_FAILED_PRECONDITION,
                                   "container %s is %s: only a created or running one has limits to change", c->id,
                                   container_phase_to_string(c->phase));
-        r = limits_new(config->has_linux && config->linux.has_resources ? &config->linux.resources : NULL, resources, &l,
-                       error);
+        r = limits_new(config->has_linux && config->linux.has_resources ? &config->linux.resources : NULL, resources,
+                       &l, error);
         if (r < 0)
                 return r;
         view = container_engine_view(c, &pod);
@@ -256,7 +257,7 @@ int container_update(Container *c, const Limits *resources, Error *error) {
         return container_save_limits(c, error);
 }
 
-/* --- pods --------------------------------------------------------------------------------------------------------- */
+/* --- pods -------------------------------------------------------------------------------------------------------- */
 
 static void pod_set_limits(Pod *p, Limits *overhead, Limits *resources) {
         runtime_v1_LinuxPodSandboxConfig *config = &p->request.config.linux;

@@ -22,7 +22,9 @@ static int open_cgroup(const char *control_group) {
 }
 
 const char *container_cgroup(const Container *c) {
-        return c->phase == CONTAINER_RUNNING ? c->manager->engine->ops->container_cgroup(c->manager->engine, c->id) : NULL;
+        Engine *e = c->manager->engine;
+
+        return c->phase == CONTAINER_RUNNING ? e->ops->container_cgroup(e, c->id) : NULL;
 }
 
 char *pod_cgroup(const Pod *p) {
@@ -62,8 +64,9 @@ int container_read_stats(Container *c, CgroupStatsFlags flags, CgroupStats *ret,
 
         r = read_stats(fd, flags, &c->cpu_rate, ret, ret_nano_cores);
         if (r == -ENOENT || r == -ENODEV)
-                return error_setf(error, GRPC_FAILED_PRECONDITION, "container %s is %s: only a running one has statistics",
-                                  c->id, c->phase == CONTAINER_RUNNING ? "ending" : container_phase_to_string(c->phase));
+                return error_setf(error, GRPC_FAILED_PRECONDITION,
+                                  "container %s is %s: only a running one has statistics", c->id,
+                                  c->phase == CONTAINER_RUNNING ? "ending" : container_phase_to_string(c->phase));
         return r < 0 ? error_set(error, r, "cannot read the figures of container %s", c->id) : 0;
 }
 
@@ -73,8 +76,8 @@ int pod_read_stats(Pod *p, CgroupStatsFlags flags, CgroupStats *ret, uint64_t *r
 
         r = read_stats(fd, flags, &p->cpu_rate, ret, ret_nano_cores);
         if (r == -ENOENT || r == -ENODEV)
-                return error_setf(error, GRPC_FAILED_PRECONDITION, "pod sandbox %s is not running: it has no statistics",
-                                  p->id);
+                return error_setf(error, GRPC_FAILED_PRECONDITION,
+                                  "pod sandbox %s is not running: it has no statistics", p->id);
         return r < 0 ? error_set(error, r, "cannot read the figures of pod sandbox %s", p->id) : 0;
 }
 
@@ -106,7 +109,7 @@ size_t pod_read_network(Pod *p, NetInterface ret[static NET_INTERFACES_MAX]) {
         return 0;
 }
 
-/* --- writable layers ---------------------------------------------------------------------------------------------- */
+/* --- writable layers --------------------------------------------------------------------------------------------- */
 
 static uint64_t now_nsec(void) {
         struct timespec t;

@@ -92,6 +92,31 @@ static int e_exec(Engine *e, const EngineContainer *c, const char *const *argv, 
 static int e_reopen(Engine *e, const EngineContainer *c, Error *error) {
         return call('O', error);
 }
+/* The limits as the engine last got them, and a cgroup and a layer that are made up. */
+static runtime_v1_LinuxContainerResources limits;
+static unsigned walks;
+static bool walk_hangs;
+static int e_update(Engine *e, const EngineContainer *c, const runtime_v1_LinuxContainerResources *r, Error *error) {
+        limits = *r;
+        return call('U', error);
+}
+static int e_pod_update(Engine *e, const EnginePod *p, const runtime_v1_LinuxContainerResources *r, Error *error) {
+        limits = *r;
+        return call('u', error);
+}
+static const char *e_container_cgroup(Engine *e, const char *id) {
+        return NULL;
+}
+static int e_pod_cgroup(Engine *e, const EnginePod *p, char **ret) {
+        return -ENOENT;
+}
+static int e_layer_usage(Engine *e, const EngineContainer *c, TreeUsage *ret, Error *error) {
+        if (walk_hangs)
+                return fiber_sleep(1000 * USEC_PER_SEC);
+        walks++;
+        *ret = (TreeUsage) { 4096, 2 };
+        return fiber_yield();
+}
 static const EngineOps ops = {
         .name = "stand-in",
         .pod_start = e_pod_start,
@@ -106,6 +131,11 @@ static const EngineOps ops = {
         .container_load = e_load,
         .container_exec_sync = e_exec,
         .container_reopen_log = e_reopen,
+        .container_update = e_update,
+        .pod_update = e_pod_update,
+        .container_cgroup = e_container_cgroup,
+        .pod_cgroup = e_pod_cgroup,
+        .container_layer_usage = e_layer_usage,
 };
 void engine_container_info_done(EngineContainerInfo *i) {
         free(i->supplementary_groups);
@@ -561,9 +591,136 @@ static void test_bad_requests_are_refused_before_anything_begins(void) {
         end();
 }
 
+/* --- limits and figures --- */
+#define SHOWN(c) ((c)->request.config.linux.resources)
+
+static int change_limits(void *userdata) {
+        static runtime_v1_LinuxContainerResources_UnifiedEntry unified[] = { { (char *) "pids.max", (char *) "5" },
+                                                                             { (char *) "memory.high", (char *) "6" } };
+        static runtime_v1_HugepageLimit pages[] = { { (char *) "2MB", 7 } };
+        runtime_v1_LinuxContainerResources r = {
+                .cpu_quota = 20000, .cpu_period = 50000, .memory_limit_in_bytes = 1000,
+                .memory_swap_limit_in_bytes = 1500, .cpuset_cpus = (char *) "0-1", .oom_score_adj = 5,
+                .unified = unified, .unified_count = 1, .hugepage_limits = pages, .hugepage_limits_count = 1,
+        };
+        Container *c;
+
+        CHECK_EQ(make_three(NULL), 0);
+        c = container_of(kept_running);
+        CHECK_EQ(container_update(c, &r, NULL), 0);
+        CHECK_EQ(limits.memory_swap_limit_in_bytes, 1500);
+        /* Only the memory: the swap, which is the difference, stays. */
+        r = (runtime_v1_LinuxContainerResources) { .memory_limit_in_bytes = 3000 };
+        CHECK_EQ(container_update(c, &r, NULL), 0);
+        CHECK_EQ(limits.memory_limit_in_bytes, 3000);
+        CHECK_EQ(limits.memory_swap_limit_in_bytes, 3500);
+        CHECK_EQ(limits.cpu_quota, 20000);
+        /* Of lists what has the same key is replaced. */
+        unified[0].value = (char *) "9";
+        pages[0].limit = 8;
+        r = (runtime_v1_LinuxContainerResources) {
+                .cpu_quota = -1, .unified = unified, .unified_count = 2, .hugepage_limits = pages, .hugepage_limits_count = 1,
+        };
+        CHECK_EQ(container_update(c, &r, NULL), 0);
+        CHECK_EQ(limits.unified_count, 2);
+        CHECK_EQ(limits.hugepage_limits_count, 1);
+        /* What the engine refuses is not shown. */
+        fail_at = 'U';
+        r = (runtime_v1_LinuxContainerResources) { .cpu_shares = 99 };
+        CHECK_EQ(container_update(c, &r, NULL), -EIO);
+        fail_at = 0;
+        CHECK_EQ(SHOWN(c).cpu_shares, 0);
+        CHECK_EQ(container_update(container_of(kept_created), &r, NULL), 0);
+        CHECK_EQ(container_update(container_of(kept_exited), &r, NULL), grpc_code_to_errno(GRPC_FAILED_PRECONDITION));
+
+        r = (runtime_v1_LinuxContainerResources) { .memory_limit_in_bytes = 100, .cpu_quota = 1000 };
+        CHECK_EQ(pod_update(pod_of(kept_pod), NULL, &r, NULL), 0);
+        CHECK_EQ(limits.memory_limit_in_bytes, 100);
+        r = (runtime_v1_LinuxContainerResources) { .memory_limit_in_bytes = 7 };
+        CHECK_EQ(pod_update(pod_of(kept_pod), &r, NULL, NULL), 0);
+        CHECK_EQ(limits.memory_limit_in_bytes, 107);
+        CHECK_EQ(limits.cpu_quota, 1000);
+        return 0;
+}
+
+static void test_limits_are_merged_saved_and_known_after_a_restart(void) {
+        begin();
+        CHECK_EQ(fiber_run(event, change_limits, NULL), 0);
+        container_state = (EngineContainerState) { .phase = ENGINE_CONTAINER_RUNNING, .started_usec = 1, .pid = 3 };
+        restart();
+        CHECK_EQ(SHOWN(container_of(kept_running)).memory_limit_in_bytes, 3000);
+        CHECK_EQ(SHOWN(container_of(kept_running)).memory_swap_limit_in_bytes, 3500);
+        CHECK_EQ(SHOWN(container_of(kept_running)).cpu_quota, -1);
+        CHECK_EQ(SHOWN(container_of(kept_running)).cpu_period, 50000);
+        CHECK_EQ(SHOWN(container_of(kept_running)).oom_score_adj, 0); /* that of the creation */
+        CHECK_STREQ(SHOWN(container_of(kept_running)).cpuset_cpus, "0-1");
+        CHECK_STREQ(SHOWN(container_of(kept_running)).unified[0].value, "9");
+        CHECK_STREQ(SHOWN(container_of(kept_running)).unified[1].key, "memory.high");
+        CHECK_EQ(SHOWN(container_of(kept_running)).hugepage_limits[0].limit, 8);
+        CHECK_EQ(SHOWN(container_of(kept_created)).cpu_shares, 99);
+        CHECK_EQ(pod_of(kept_pod)->request.config.linux.overhead.memory_limit_in_bytes, 7);
+        CHECK_EQ(pod_of(kept_pod)->request.config.linux.resources.memory_limit_in_bytes, 100);
+        damage("containers", kept_running, "resources.pb", "\xff\xff\xff");
+        restart();
+        CHECK_EQ(SHOWN(container_of(kept_running)).memory_limit_in_bytes, 0);
+        end();
+}
+
+static int measure(void *userdata) {
+        CgroupStats stats;
+        TreeUsage sum;
+        uint64_t t;
+
+        CHECK_EQ(make_three(NULL), 0);
+        CHECK(!manager_sum_layers(manager, &sum, &t));
+        walks = 0;
+        manager_measure_layers(manager, NULL, container_of(kept_running));
+        CHECK_EQ(walks, 1);
+        CHECK_EQ(container_of(kept_running)->layer.usage.bytes, 4096);
+        CHECK(!manager_sum_layers(manager, &sum, &t));
+        /* Not again within a minute; the others are new. */
+        manager_measure_layers(manager, NULL, NULL);
+        CHECK_EQ(walks, 3);
+        manager_measure_layers(manager, pod_of(kept_pod), NULL);
+        CHECK_EQ(walks, 3);
+        CHECK(manager_sum_layers(manager, &sum, &t));
+        CHECK_EQ(sum.bytes, 3 * 4096);
+        CHECK_EQ(sum.inodes, 6);
+        /* What has ended doesn't change any more. */
+        CHECK(container_of(kept_exited)->layer.final && !container_of(kept_running)->layer.final);
+        container_of(kept_running)->layer.next_usec = container_of(kept_exited)->layer.next_usec = 0;
+        manager_measure_layers(manager, NULL, NULL);
+        while (walks < 4)
+                CHECK_EQ(fiber_yield(), 0);
+        CHECK_EQ(fiber_sleep(1000), 0);
+        CHECK_EQ(walks, 4);
+        CHECK(!manager->measurer);
+        CHECK_EQ(container_read_stats(container_of(kept_exited), 0, &stats, &t, NULL),
+                 grpc_code_to_errno(GRPC_FAILED_PRECONDITION));
+        /* One that hangs is not waited for. */
+        container_of(kept_running)->layer = (LayerUsage) {};
+        walk_hangs = true;
+        t = now_usec(CLOCK_MONOTONIC);
+        manager_measure_layers(manager, NULL, NULL);
+        CHECK(now_usec(CLOCK_MONOTONIC) - t < 5 * USEC_PER_SEC);
+        CHECK(manager->measurer);
+        fiber_cancel(manager->measurer);
+        CHECK_EQ(fiber_sleep(1000), 0);
+        walk_hangs = false;
+        return 0;
+}
+
+static void test_layers_are_measured_seldom_and_one_by_one(void) {
+        begin();
+        CHECK_EQ(fiber_run(event, measure, NULL), 0);
+        end();
+}
+
 TEST_MAIN(TEST_CASE(test_a_pod_and_a_container_live_and_go), TEST_CASE(test_a_failure_at_any_step_leaves_nothing),
           TEST_CASE(test_a_cancelled_pod_is_undone_and_its_retry_works_at_once),
           TEST_CASE(test_a_restart_knows_all_and_takes_over_what_happened),
           TEST_CASE(test_after_a_reboot_all_is_known_exited_and_removable),
           TEST_CASE(test_damaged_files_cost_only_their_own_object),
+          TEST_CASE(test_limits_are_merged_saved_and_known_after_a_restart),
+          TEST_CASE(test_layers_are_measured_seldom_and_one_by_one),
           TEST_CASE(test_bad_requests_are_refused_before_anything_begins))

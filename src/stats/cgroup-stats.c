@@ -8,7 +8,7 @@
 
 #define TEXT_MAX 16384U /* bytes read of a file; memory.stat has about 2000 */
 
-/* --- files of figures --------------------------------------------------------------------------------------------- */
+/* --- files of figures -------------------------------------------------------------------------------------------- */
 
 /* The file's text, NUL-terminated; what doesn't fit is cut off at the end of a line. */
 static int read_text(int dir_fd, const char *name, char text[static TEXT_MAX]) {
@@ -110,8 +110,8 @@ static bool parse_device(const char *line, DeviceStats *ret) {
         unsigned long long rbytes, wbytes, rios, wios;
         DeviceStats d;
 
-        if (sscanf(line, "%u:%u rbytes=%llu wbytes=%llu rios=%llu wios=%llu", &d.major, &d.minor, &rbytes, &wbytes, &rios,
-                   &wios) != 6)
+        if (sscanf(line, "%u:%u rbytes=%llu wbytes=%llu rios=%llu wios=%llu", &d.major, &d.minor, &rbytes, &wbytes,
+                   &rios, &wios) != 6)
                 return false;
         d.read_bytes = rbytes;
         d.write_bytes = wbytes;
@@ -134,7 +134,7 @@ static void read_devices(int dir_fd, CgroupStats *s) {
         }
 }
 
-/* --- processes ---------------------------------------------------------------------------------------------------- */
+/* --- processes --------------------------------------------------------------------------------------------------- */
 
 typedef struct Count {
         const char *file; /* cgroup.procs or cgroup.threads */
@@ -253,7 +253,7 @@ int cgroup_count_descriptors(int dir_fd, uint64_t max, uint64_t *ret_files, uint
         return 0;
 }
 
-/* --- all of it ---------------------------------------------------------------------------------------------------- */
+/* --- all of it --------------------------------------------------------------------------------------------------- */
 
 static int read_cpu(int dir_fd, CgroupStats *s) {
         const Figure figures[] = {
@@ -337,7 +337,7 @@ int cgroup_stats_read(int dir_fd, CgroupStatsFlags flags, CgroupStats *ret) {
         return 0;
 }
 
-/* --- rate --------------------------------------------------------------------------------------------------------- */
+/* --- rate -------------------------------------------------------------------------------------------------------- */
 
 uint64_t cpu_rate_update(CpuRate *r, uint64_t timestamp_nsec, uint64_t usage_nsec) {
         /* A clock that was set back, or a counter that began anew, begins a new window. */

@@ -55,8 +55,8 @@ int cgroup_stats_read(int dir_fd, CgroupStatsFlags flags, CgroupStats *ret);
 /* Processes (not threads) of the cgroup and those below it. */
 int cgroup_count_processes(int dir_fd, uint64_t *ret);
 
-/* What processes have open: files (sockets among them) and sockets of all processes of the cgroup and those below it, as /proc shows
- * them; counting ends at `max` descriptors. */
+/* What processes of the cgroup and those below it have open, as /proc shows it: files (sockets among them), and sockets.
+ * Counting ends at `max` files. */
 int cgroup_count_descriptors(int dir_fd, uint64_t max, uint64_t *ret_files, uint64_t *ret_sockets);
 
 /* How much CPU was used between two readings; kept by whoever reads. Zeroed memory is one that knows nothing yet. */

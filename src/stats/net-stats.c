@@ -7,8 +7,8 @@
 
 #define NET_DEV_MAX (64U * 1024U)
 
-/* "  eth0: bytes packets errs drop fifo frame compressed multicast bytes packets errs drop fifo colls carrier compressed"
- */
+/* "  eth0: " and of what was received bytes, packets, errs, drop, fifo, frame, compressed, multicast; then of what was
+ * sent bytes, packets, errs, drop, fifo, colls, carrier, compressed. */
 static bool parse_line(const char *line, NetInterface *ret) {
         unsigned long long rx[4], tx[4];
         NetInterface i = {};
@@ -22,8 +22,8 @@ static bool parse_line(const char *line, NetInterface *ret) {
                 return false;
         memcpy(i.name, line, (size_t) (colon - line));
         if (streq(i.name, "lo") ||
-            sscanf(colon + 1, "%llu %llu %llu %llu %*u %*u %*u %*u %llu %llu %llu %llu", &rx[0], &rx[1], &rx[2], &rx[3],
-                   &tx[0], &tx[1], &tx[2], &tx[3]) != 8)
+            sscanf(colon + 1, "%llu %llu %llu %llu %*u %*u %*u %*u %llu %llu %llu %llu", &rx[0], &rx[1], &rx[2],
+                   &rx[3], &tx[0], &tx[1], &tx[2], &tx[3]) != 8)
                 return false;
         i.rx_bytes = rx[0], i.rx_packets = rx[1], i.rx_errors = rx[2], i.rx_dropped = rx[3];
         i.tx_bytes = tx[0], i.tx_packets = tx[1], i.tx_errors = tx[2], i.tx_dropped = tx[3];

@@ -14,7 +14,7 @@
 static void test_interfaces_and_their_counters(void) {
         NetInterface i[NET_INTERFACES_MAX];
 
-        CHECK_EQ(net_stats_parse(HEAD "    lo:     100       1    0    0    0     0          0         0      100       1 0 0 0 0 0 0\n"
+        CHECK_EQ(net_stats_parse(HEAD "    lo:     100       1    0    0    0     0          0         0      100 1 0 0 0\n"
                                       "  eth0: 18446744073709551615 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n"
                                       "eth0:1: 21 22 23 24 0 0 0 0 25 26 27 28 0 0 0 0", i), 2);
         CHECK_STREQ(i[0].name, "eth0");

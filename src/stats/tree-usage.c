@@ -8,8 +8,8 @@
 
 #define BLOCK_SIZE 512U /* of st_blocks, stat(2) */
 
-/* A directory on the way down: who it is, to find it again on the way up, and where the names of its subdirectories that
- * are still to be visited begin. So one descriptor is enough, however deep it goes. */
+/* A directory on the way down: who it is, to find it again on the way up, and where the names of its subdirectories
+ * that are still to be visited begin. So one descriptor is enough, however deep it goes. */
 typedef struct Level {
         dev_t device;
         ino_t inode;

@@ -347,5 +347,5 @@ func TestLimitUpdateIsInForce(t *testing.T) {
 	between(t, "memory left", second.Memory.AvailableBytes.GetValue(), 32<<20, 64<<20)
 	between(t, "page faults", second.Memory.PageFaults.GetValue(), first.Memory.PageFaults.GetValue(), 1<<40)
 	update(t, c, &cri.LinuxContainerResources{CpuQuota: -1})
-	equal(t, "cpu.max without a limit again", c.group("cpu.max"), "max 50000")
+	contains(t, "cpu.max without a limit again", c.group("cpu.max"), "max ")
 }

@@ -1,4 +1,5 @@
-/* Where the figures of pods and containers come from: their cgroups, known without asking systemd, and writable layers. */
+/* Where the figures of pods and containers come from: their cgroups, known without asking systemd, and writable
+ * layers. */
 
 #include <fcntl.h>
 
@@ -63,8 +64,8 @@ static int usage_by_child(const NativeEngine *e, const char *path, TreeUsage *re
             sscanf(strempty(result.output), "%llu %llu", &bytes, &inodes) != 2) {
                 _cleanup_free_ char *why = utf8_sanitize(strempty(result.error));
 
-                return error_setf(error, GRPC_INTERNAL, "cannot measure %s: %s %s", path, process_result_describe(&result),
-                                  strempty(why));
+                return error_setf(error, GRPC_INTERNAL, "cannot measure %s: %s %s", path,
+                                  process_result_describe(&result), strempty(why));
         }
         *ret = (TreeUsage) { bytes, inodes };
         return 0;
