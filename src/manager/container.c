@@ -88,9 +88,8 @@ static int container_log_path(const Container *c, const char *log_directory, cha
         if (log_directory[0] != '/')
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "the pod's log_directory \"%s\" is not absolute",
                                   log_directory);
-        if (path[0] == '/')
-                return error_setf(error, GRPC_INVALID_ARGUMENT, "config.log_path \"%s\" is absolute: it lies below the "
-                                  "pod's log directory", path);
+        /* An absolute one stays below the log directory, as with the peers. */
+        path += strspn(path, "/");
         for (const char *p = path; *p;) {
                 size_t n = strcspn(p, "/");
 
