@@ -302,6 +302,13 @@ static int call_stop(FakeSystemd *f, sd_bus_message *m) {
         return 1;
 }
 
+static char *unit_of_path(const char *path) {
+        char *name = NULL;
+
+        CHECK(sd_bus_path_decode(path, "/org/freedesktop/systemd1/unit", &name) > 0);
+        return name;
+}
+
 static int call_get_all(FakeSystemd *f, sd_bus_message *m) {
         const char *object = sd_bus_message_get_path(m);
         FakeUnit *u, none = { .description = (char *) "", .active = "inactive", .sub = "dead", .result = "success" };
@@ -331,6 +338,13 @@ static int call_get_all(FakeSystemd *f, sd_bus_message *m) {
         CHECK(sd_bus_message_close_container(r) >= 0);
         (void) sd_bus_send(NULL, r, NULL);
         sd_bus_message_unref(r);
+        /* To be asked, PID 1 loads a unit that isn't there, and unloads it again. */
+        if (u == &none) {
+                none.name = unit_of_path(object);
+                CHECK(none.name);
+                emit(f, make_removed, &none);
+                free(none.name);
+        }
         return 1;
 }
 

@@ -57,6 +57,7 @@ struct UnitWatch {
         sd_bus_slot *match, *read;
         bool need_read;  /* the cache can't be trusted */
         bool maybe_gone; /* UnitRemoved came during a reload */
+        bool removed;    /* UnitRemoved came while an answer was awaited */
         bool changed;    /* by the first signal of a pair */
         bool linked;     /* in Systemd.watches */
         UT_hash_handle hh; /* by path */

@@ -105,6 +105,11 @@ static int follow_body(void *userdata) {
         fake_systemd_unload(fake, u);
         wait_for(&seen, 3);
         CHECK_STREQ(seen.last, "a.service not-found inactive");
+        /* Its removal is read once, although the reading itself makes PID 1 load and remove a unit. */
+        for (int i = 0; i < 5; i++)
+                settle();
+        CHECK_EQ(fake->n_get_all, 2);
+        CHECK_EQ(seen.n, 3);
         return 0;
 }
 

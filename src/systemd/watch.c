@@ -49,6 +49,9 @@ static int on_read(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         unit_state_done(&w->state);
         w->state = state;
         state = (UnitState) {};
+        /* Answered before it was removed. */
+        w->need_read |= w->removed && unit_is_loaded(&w->state);
+        w->removed = false;
         reads_pump(s);
         watch_report(w);
         return 0;
@@ -132,7 +135,11 @@ void watches_unit_removed(Systemd *s, const char *path) {
         /* A daemon-reload removes all units and loads them again: the whole list is compared after it. */
         if (s->reloading)
                 w->maybe_gone = true;
-        else
+        /* PID 1 loads a unit that isn't there to answer for it, and tells of its removal afterwards: to read again then
+         * would never end. While an answer is awaited it says which of both this is. */
+        else if (w->read)
+                w->removed = true;
+        else if (unit_is_loaded(&w->state))
                 watch_want_read(w);
 }
 
