@@ -64,11 +64,12 @@ static void child_reset_limits(const Child *c) {
                 l.rlim_cur = NOFILE_SOFT;
                 (void) setrlimit(RLIMIT_NOFILE, &l);
         }
-        if (c->spared) {
+        if (c->spared || c->options->oom_score_adj) {
+                const char *score = c->options->oom_score_adj ? c->options->oom_score_adj : "0";
                 int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 
                 if (fd >= 0)
-                        (void) !write(fd, "0", 1);
+                        (void) !write(fd, score, strlen(score));
                 (void) safe_close(fd);
         }
 }

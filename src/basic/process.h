@@ -21,6 +21,7 @@ typedef struct ProcessOptions {
         const int *pass_fds;           /* kept open in the child at the numbers 3, 4, … */
         size_t n_pass_fds;
         uint64_t timeout_usec;         /* 0: none; then SIGKILL and -ETIMEDOUT */
+        const char *oom_score_adj;     /* proc(5), as text; NULL: 0 where ours is below that, else ours */
         bool kill_group;               /* the child leads its own process group, and the group is killed */
 } ProcessOptions;
 

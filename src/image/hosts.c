@@ -11,7 +11,7 @@
 #include "basic/string-util.h"
 
 #define HOSTS_FILE_MAX (64U * 1024U)
-#define MIRRORS_MAX 32U
+#define MIRRORS_MAX    32U
 
 void registry_host_done(RegistryHost *h) {
         if (!h)
@@ -23,7 +23,7 @@ void registry_host_done(RegistryHost *h) {
         free(h->client_key);
         free(h->username);
         free(h->password_file);
-        *h = (RegistryHost) {};
+        *h = (RegistryHost){};
 }
 
 void registry_hosts_done(RegistryHosts *h) {
@@ -59,14 +59,14 @@ static int hosts_push(RegistryHosts *h, RegistryHost *host) {
                 return -ENOMEM;
         h->hosts = n;
         h->hosts[h->n_hosts++] = *host;
-        *host = (RegistryHost) {};
+        *host = (RegistryHost){};
         return 0;
 }
 
 /* http[s]://authority[/prefix] or authority[/prefix]. */
 static int host_set_url(RegistryHost *h, const char *url) {
-        const char *p, *rest = url;
-        size_t n, n_colons = 0;
+        const char *rest = url;
+        size_t n, colons = 0;
 
         if (startswith(url, "https://") || startswith(url, "http://")) {
                 h->https = url[4] == 's';
@@ -77,13 +77,14 @@ static int host_set_url(RegistryHost *h, const char *url) {
         n = strcspn(rest, "/");
         if (n == 0)
                 return -EINVAL;
-        for (p = rest; *p; p++)
-                if (*p <= ' ' || *p >= 127 || strchr("\"<>\\^`{|}?#@", *p))
+        for (size_t i = 0; rest[i]; i++) {
+                if (rest[i] <= ' ' || rest[i] >= 127 || strchr("\"<>\\^`{|}?#@", rest[i]))
                         return -EINVAL;
-        /* Only one colon outside of brackets, so that nothing but a port can follow it. */
-        for (size_t i = 0; rest[0] != '[' && i < n; i++)
-                if (rest[i] == ':' && ++n_colons > 1)
-                        return -EINVAL;
+                colons += i < n && rest[i] == ':';
+        }
+        /* Only one outside of brackets, so that nothing but a port can follow it. */
+        if (rest[0] != '[' && colons > 1)
+                return -EINVAL;
 
         free(h->authority);
         free(h->prefix);
@@ -115,11 +116,11 @@ static int host_set(RegistryHost *h, const char *key, const char *value) {
                 const char *key;
                 size_t offset;
         } strings[] = {
-                { "CA", offsetof(RegistryHost, ca) },
-                { "ClientCertificate", offsetof(RegistryHost, client_certificate) },
-                { "ClientKey", offsetof(RegistryHost, client_key) },
-                { "Username", offsetof(RegistryHost, username) },
-                { "PasswordFile", offsetof(RegistryHost, password_file) },
+                        {"CA", offsetof(RegistryHost, ca)},
+                        {"ClientCertificate", offsetof(RegistryHost, client_certificate)},
+                        {"ClientKey", offsetof(RegistryHost, client_key)},
+                        {"Username", offsetof(RegistryHost, username)},
+                        {"PasswordFile", offsetof(RegistryHost, password_file)},
         };
         int r;
 
@@ -183,7 +184,7 @@ int registry_hosts_parse(const char *text, const char *where, RegistryHosts *mir
                         if (streq(line, "[Registry]"))
                                 section = REGISTRY;
                         else if (streq(line, "[Mirror]")) {
-                                RegistryHost m = { .https = true, .mirror = true };
+                                RegistryHost m = {.https = true, .mirror = true};
 
                                 if (mirrors->n_hosts >= MIRRORS_MAX)
                                         return error_setf(error, GRPC_FAILED_PRECONDITION, "%s:%u: too many mirrors",
@@ -223,7 +224,7 @@ int registry_hosts_parse(const char *text, const char *where, RegistryHosts *mir
 
                         r = 1;
                         while (r > 0 && (word = strsep(&value, " \t,"))) {
-                                RegistryHost m = { .https = true, .mirror = true };
+                                RegistryHost m = {.https = true, .mirror = true};
 
                                 if (!word[0])
                                         continue;
@@ -235,7 +236,8 @@ int registry_hosts_parse(const char *text, const char *where, RegistryHosts *mir
                                         r = 1;
                         }
                 } else
-                        r = host_set(section == REGISTRY ? origin : mirrors->hosts + mirrors->n_hosts - 1, line, value);
+                        r = host_set(section == REGISTRY ? origin : mirrors->hosts + mirrors->n_hosts - 1, line,
+                                     value);
                 if (r == -ENOMEM)
                         return error_oom(error);
                 if (r < 0)
@@ -265,7 +267,7 @@ static int compare(const void *a, const void *b) {
 
 int registry_hosts_load(const char *directory, const char *domain, RegistryHosts *ret, Error *error) {
         _cleanup_registry_hosts_ RegistryHosts hosts = {};
-        _cleanup_(registry_host_done) RegistryHost origin = { .https = true };
+        _cleanup_(registry_host_done) RegistryHost origin = {.https = true};
         _cleanup_strv_free_ char **names = NULL;
         _cleanup_close_ int dir_fd = -1;
         _cleanup_free_ char *path = NULL;
@@ -319,6 +321,6 @@ int registry_hosts_load(const char *directory, const char *domain, RegistryHosts
                         hosts.hosts[i].https = !registry_authority_is_loopback(hosts.hosts[i].authority);
 
         *ret = hosts;
-        hosts = (RegistryHosts) {};
+        hosts = (RegistryHosts){};
         return 0;
 }

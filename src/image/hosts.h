@@ -21,17 +21,17 @@
 
 typedef struct RegistryHost {
         bool https;
-        bool https_given;     /* said by the configuration, not derived */
+        bool https_given; /* said by the configuration, not derived */
         bool mirror;
         bool insecure;
-        char *authority;      /* host[:port] */
-        char *prefix;         /* "" or "/path", between /v2 and the repository */
+        char *authority; /* host[:port] */
+        char *prefix;    /* "" or "/path", between /v2 and the repository */
         char *ca, *client_certificate, *client_key;
         char *username, *password_file;
 } RegistryHost;
 
 typedef struct RegistryHosts {
-        RegistryHost *hosts;  /* in the order to try them, the origin last unless left out */
+        RegistryHost *hosts; /* in the order to try them, the origin last unless left out */
         size_t n_hosts;
 } RegistryHosts;
 

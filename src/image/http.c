@@ -8,9 +8,9 @@
 #include "basic/fiber.h"
 #include "basic/log.h"
 
-#define FAILURE_BODY_MAX (64U * 1024U)
+#define FAILURE_BODY_MAX     (64U * 1024U)
 #define CONNECT_TIMEOUT_MSEC 30000L
-#define HEADERS_MAX (64U * 1024U)
+#define HEADERS_MAX          (64U * 1024U)
 
 struct HttpClient {
         sd_event *event;
@@ -33,7 +33,7 @@ typedef struct Transfer {
         CURLcode result;
         uint64_t last_activity;
         size_t header_bytes;
-        uint64_t to_skip;    /* bytes the sink has already: of the whole response, or of a piece written in part */
+        uint64_t to_skip; /* bytes the sink has already: of the whole response, or of a piece written in part */
         bool checked_range;
         uint64_t range_start; /* of a Content-Range, UINT64_MAX: not given */
         sd_event_source *writable;
@@ -122,7 +122,8 @@ static int timer_callback(CURLM *multi, long timeout_msec, void *userdata) {
 
         if (timeout_msec < 0)
                 return sd_event_source_set_enabled(c->timer, SD_EVENT_OFF) < 0 ? -1 : 0;
-        if (sd_event_source_set_time(c->timer, now_usec(CLOCK_MONOTONIC) + (uint64_t) timeout_msec * USEC_PER_MSEC) < 0 ||
+        if (sd_event_source_set_time(c->timer, now_usec(CLOCK_MONOTONIC) + (uint64_t) timeout_msec * USEC_PER_MSEC) <
+                            0 ||
             sd_event_source_set_enabled(c->timer, SD_EVENT_ONESHOT) < 0)
                 return -1;
         return 0;
@@ -250,13 +251,19 @@ static size_t header_callback(char *line, size_t size, size_t n, void *userdata)
 
 static int on_writable(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
         Transfer *t = userdata;
+        CURLcode result;
 
         (void) sd_event_source_set_enabled(source, SD_EVENT_OFF);
         t->paused = false;
         t->last_activity = event_now(t->client);
-        /* May call write_callback(), which may pause again. */
-        (void) curl_easy_pause(t->easy, CURLPAUSE_CONT);
+        /* May call write_callback(), which may pause again; or fail, which curl tells here and nowhere else. */
+        result = curl_easy_pause(t->easy, CURLPAUSE_CONT);
         collect_done(t->client);
+        if (result != CURLE_OK && !t->done) {
+                t->done = true;
+                t->result = result;
+                fiber_wake(t->fiber, 0);
+        }
         return 0;
 }
 
@@ -339,10 +346,10 @@ static int transfer_setup(Transfer *t, struct curl_slist **headers) {
         CURL *e = t->easy;
         CURLcode r = CURLE_OK;
 
-#define SET(option, value)                                                                                             \
-        do {                                                                                                           \
-                if (r == CURLE_OK)                                                                                     \
-                        r = curl_easy_setopt(e, (option), (value));                                                    \
+#define SET(option, value)                                                                                            \
+        do {                                                                                                          \
+                if (r == CURLE_OK)                                                                                    \
+                        r = curl_easy_setopt(e, (option), (value));                                                   \
         } while (0)
         SET(CURLOPT_PRIVATE, t);
         SET(CURLOPT_URL, q->url);
@@ -401,8 +408,8 @@ static int transport_error(Transfer *t, Error *error) {
         switch (t->result) {
         case CURLE_COULDNT_RESOLVE_HOST:
         case CURLE_COULDNT_RESOLVE_PROXY:
-                return error_setf(error, GRPC_UNAVAILABLE, "its name can't be resolved (%s): check the name and the node's DNS",
-                                  text),
+                return error_setf(error, GRPC_UNAVAILABLE,
+                                  "its name can't be resolved (%s): check the name and the node's DNS", text),
                        -EHOSTUNREACH;
         case CURLE_COULDNT_CONNECT:
                 return error_setf(error, GRPC_UNAVAILABLE,
@@ -469,7 +476,7 @@ static int transfer_end(Transfer *t, Error *error) {
                 return error_setf(error, t->request->sink_fd > 0 ? GRPC_DATA_LOSS : GRPC_RESOURCE_EXHAUSTED,
                                   "it sent more than the %llu bytes expected",
                                   (unsigned long long) (t->request->sink_fd > 0 ? t->request->sink_size
-                                                                                : t->request->body_max)),
+                                                                               : t->request->body_max)),
                        -E2BIG;
         if (t->result != CURLE_OK)
                 return transport_error(t, error);
@@ -489,20 +496,20 @@ static int transfer_end(Transfer *t, Error *error) {
 
 int http_perform(HttpClient *c, const HttpRequest *request, HttpResponse *ret, Error *error) {
         Transfer t = {
-                .client = c,
-                .fiber = fiber_current(),
-                .request = request,
-                .response = ret,
-                .range_start = UINT64_MAX,
-                .last_activity = now_usec(CLOCK_MONOTONIC),
+                        .client = c,
+                        .fiber = fiber_current(),
+                        .request = request,
+                        .response = ret,
+                        .range_start = UINT64_MAX,
+                        .last_activity = now_usec(CLOCK_MONOTONIC),
         };
         struct curl_slist *headers = NULL;
         int r;
 
-        *ret = (HttpResponse) {
-                .retry_after_sec = UINT64_MAX,
-                .content_length = UINT64_MAX,
-                .sink_end = request->sink_offset,
+        *ret = (HttpResponse){
+                        .retry_after_sec = UINT64_MAX,
+                        .content_length = UINT64_MAX,
+                        .sink_end = request->sink_offset,
         };
         r = fiber_check();
         if (r < 0)

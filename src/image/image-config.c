@@ -22,11 +22,12 @@ void image_config_done(ImageConfig *c) {
         free(c->os);
         free(c->variant);
         free(c->created);
-        *c = (ImageConfig) {};
+        *c = (ImageConfig){};
 }
 
 static int refuse(Error *error, const char *key) {
-        return error_setf(error, GRPC_DATA_LOSS, "The image's config is not valid: \"%s\" is not what it should be", key);
+        return error_setf(error, GRPC_DATA_LOSS, "The image's config is not valid: \"%s\" is not what it should be",
+                          key);
 }
 
 /* Go writes null for what is empty: null, missing and of the right type are all fine, anything else is not. */
@@ -132,7 +133,7 @@ int image_config_parse(const char *text, size_t size, ImageConfig *ret, char ***
                 return error_oom(error);
 
         *ret = c;
-        c = (ImageConfig) {};
+        c = (ImageConfig){};
         if (ret_diff_ids)
                 *ret_diff_ids = TAKE_PTR(diff_ids);
         return 0;

@@ -10,7 +10,8 @@
  *   collect, info
  *
  * Options: --unpack=PATH --registries=DIRECTORY --user=NAME:PASSWORD --server=ADDRESS --identity-token=T
- * --registry-token=T --timeout=SECONDS --parallel=N --cancel-after=MILLISECONDS --pinned=GLOB --linger=MILLISECONDS --debug */
+ * --registry-token=T --timeout=SECONDS --parallel=N --cancel-after=MILLISECONDS --pinned=GLOB --linger=MILLISECONDS
+ * --debug */
 
 #include <getopt.h>
 #include <signal.h>
@@ -62,11 +63,11 @@ static int pull_one(void *userdata) {
         _cleanup_(image_unrefp) Image *image = NULL;
         _cleanup_error_ Error error = ERROR_INIT;
         ImageAuth auth = {
-                .username = options.user,
-                .password = options.password,
-                .server_address = options.server,
-                .identity_token = options.identity,
-                .registry_token = options.registry_token,
+                        .username = options.user,
+                        .password = options.password,
+                        .server_address = options.server,
+                        .identity_token = options.identity,
+                        .registry_token = options.registry_token,
         };
         int r;
 
@@ -85,7 +86,7 @@ static int command_pull(Context *c) {
         if (!pulls)
                 return -ENOMEM;
         for (size_t i = 0; i < n && r >= 0; i++) {
-                pulls[i] = (PullOne) { .store = c->store, .reference = c->args[i] };
+                pulls[i] = (PullOne){.store = c->store, .reference = c->args[i]};
                 r = fiber_spawn(fiber_event(fiber_current()), "pull", pull_one, &pulls[i], NULL, &pulls[i].fiber);
         }
         if (options.cancel_after) {
@@ -156,7 +157,7 @@ static int command_info(Context *c) {
 
 static int command_hold(Context *c) {
         const Image *i = image_store_find(c->store, c->args[1]);
-        Context rest = { .store = c->store, .args = c->args + 2 };
+        Context rest = {.store = c->store, .args = c->args + 2};
         int r;
 
         if (!i)
@@ -181,9 +182,9 @@ static int run(void *userdata) {
                 int (*func)(Context *c);
                 size_t min_args;
         } commands[] = {
-                { "pull", command_pull, 1 },   { "list", command_list, 0 },       { "find", command_find, 1 },
-                { "remove", command_remove, 1 }, { "collect", command_collect, 0 }, { "info", command_info, 0 },
-                { "hold", command_hold, 2 },
+                        {"pull", command_pull, 1},     {"list", command_list, 0},       {"find", command_find, 1},
+                        {"remove", command_remove, 1}, {"collect", command_collect, 0}, {"info", command_info, 0},
+                        {"hold", command_hold, 2},
         };
         Context *c = userdata;
         const char *name = c->args[0];
@@ -202,13 +203,19 @@ static int run(void *userdata) {
 
 int main(int argc, char **argv) {
         static const struct option longs[] = {
-                { "unpack", required_argument, NULL, 'u' },        { "registries", required_argument, NULL, 'r' },
-                { "user", required_argument, NULL, 'U' },          { "server", required_argument, NULL, 's' },
-                { "identity-token", required_argument, NULL, 'i' }, { "registry-token", required_argument, NULL, 't' },
-                { "timeout", required_argument, NULL, 'T' },       { "parallel", required_argument, NULL, 'p' },
-                { "cancel-after", required_argument, NULL, 'c' },  { "pinned", required_argument, NULL, 'P' },
-                { "linger", required_argument, NULL, 'l' },        { "debug", no_argument, NULL, 'd' },
-                {},
+                        {"unpack", required_argument, NULL, 'u'},
+                        {"registries", required_argument, NULL, 'r'},
+                        {"user", required_argument, NULL, 'U'},
+                        {"server", required_argument, NULL, 's'},
+                        {"identity-token", required_argument, NULL, 'i'},
+                        {"registry-token", required_argument, NULL, 't'},
+                        {"timeout", required_argument, NULL, 'T'},
+                        {"parallel", required_argument, NULL, 'p'},
+                        {"cancel-after", required_argument, NULL, 'c'},
+                        {"pinned", required_argument, NULL, 'P'},
+                        {"linger", required_argument, NULL, 'l'},
+                        {"debug", no_argument, NULL, 'd'},
+                        {},
         };
         _cleanup_error_ Error error = ERROR_INIT;
         ImageStoreConfig config = {};
@@ -218,34 +225,57 @@ int main(int argc, char **argv) {
 
         while ((o = getopt_long(argc, argv, "+", longs, NULL)) >= 0)
                 switch (o) {
-                case 'u': options.unpack = optarg; break;
-                case 'r': options.registries = optarg; break;
+                case 'u':
+                        options.unpack = optarg;
+                        break;
+                case 'r':
+                        options.registries = optarg;
+                        break;
                 case 'U':
                         options.user = strsep(&optarg, ":");
                         options.password = optarg;
                         break;
-                case 's': options.server = optarg; break;
-                case 'i': options.identity = optarg; break;
-                case 't': options.registry_token = optarg; break;
-                case 'T': (void) parse_u64(optarg, &options.timeout); break;
-                case 'p': (void) parse_u64(optarg, &options.parallel); break;
-                case 'c': (void) parse_u64(optarg, &options.cancel_after); break;
-                case 'l': (void) parse_u64(optarg, &options.linger); break;
-                case 'P': (void) strv_extend(&options.pinned, optarg); break;
-                case 'd': (void) log_set_max_level(LOG_DEBUG); break;
-                default: return EXIT_FAILURE;
+                case 's':
+                        options.server = optarg;
+                        break;
+                case 'i':
+                        options.identity = optarg;
+                        break;
+                case 't':
+                        options.registry_token = optarg;
+                        break;
+                case 'T':
+                        (void) parse_u64(optarg, &options.timeout);
+                        break;
+                case 'p':
+                        (void) parse_u64(optarg, &options.parallel);
+                        break;
+                case 'c':
+                        (void) parse_u64(optarg, &options.cancel_after);
+                        break;
+                case 'l':
+                        (void) parse_u64(optarg, &options.linger);
+                        break;
+                case 'P':
+                        (void) strv_extend(&options.pinned, optarg);
+                        break;
+                case 'd':
+                        (void) log_set_max_level(LOG_DEBUG);
+                        break;
+                default:
+                        return EXIT_FAILURE;
                 }
         if (argc - optind < 2) {
                 fprintf(stderr, "usage: image-tool [OPTION…] STORE COMMAND [ARGUMENT…]\n");
                 return EXIT_FAILURE;
         }
-        config = (ImageStoreConfig) {
-                .directory = argv[optind],
-                .registries_directory = options.registries,
-                .unpack_path = options.unpack ? options.unpack : RKTLET_LIBEXECDIR "/rktlet-unpack",
-                .pinned = options.pinned,
-                .max_parallel_layers = (unsigned) options.parallel,
-                .progress_timeout_usec = options.timeout * USEC_PER_SEC,
+        config = (ImageStoreConfig){
+                        .directory = argv[optind],
+                        .registries_directory = options.registries,
+                        .unpack_path = options.unpack ? options.unpack : RKTLET_LIBEXECDIR "/rktlet-unpack",
+                        .pinned = options.pinned,
+                        .max_parallel_layers = (unsigned) options.parallel,
+                        .progress_timeout_usec = options.timeout * USEC_PER_SEC,
         };
         (void) setenv("STORE", argv[optind], 1);
         r = sd_event_new(&event);

@@ -23,9 +23,9 @@ typedef struct ImageConfig {
         char **entrypoint;
         char **cmd;
         char *working_dir;
-        char *user;        /* as written: "", "1000", "www-data", "0:0", … */
-        char *stop_signal; /* as written: "SIGQUIT", "3", or NULL */
-        char **volumes;    /* paths */
+        char *user;                        /* as written: "", "1000", "www-data", "0:0", … */
+        char *stop_signal;                 /* as written: "SIGQUIT", "3", or NULL */
+        char **volumes;                    /* paths */
         char **label_keys, **label_values; /* parallel lists */
         char *architecture, *os, *variant, *created;
 } ImageConfig;
@@ -36,11 +36,11 @@ typedef struct Image {
         char **repo_tags;    /* "registry/name:tag", canonical */
         char **repo_digests; /* "registry/name@sha256:HEX" */
         char *manifest_digest;
-        uint64_t size;       /* bytes: compressed layers + config, as the peers count it */
+        uint64_t size; /* bytes: compressed layers + config, as the peers count it */
         bool pinned;
         ImageConfig config;
-        char **layers;       /* names below layers/, lowest first */
-        char *config_json;   /* the config blob's text, for verbose status */
+        char **layers;     /* names below layers/, lowest first */
+        char *config_json; /* the config blob's text, for verbose status */
 } Image;
 
 Image *image_ref(Image *i);
@@ -49,19 +49,19 @@ DEFINE_TRIVIAL_CLEANUP_FUNC(Image *, image_unref);
 
 typedef struct ImageAuth {
         const char *username, *password;
-        const char *auth;           /* base64 of user:password */
+        const char *auth; /* base64 of user:password */
         const char *server_address;
         const char *identity_token; /* refresh token for the token server */
         const char *registry_token; /* bearer token, used as it is */
 } ImageAuth;
 
 typedef struct ImageStoreConfig {
-        const char *directory;          /* /var/lib/rktlet/image */
+        const char *directory;            /* /var/lib/rktlet/image */
         const char *registries_directory; /* /etc/rktlet/registries.d: HOST/hosts.conf drop-ins, may be missing */
-        const char *unpack_path;        /* the sandboxed unpacker, an absolute path */
-        char *const *pinned;            /* reference globs of images never to be removed by the kubelet */
-        unsigned max_parallel_layers;   /* 0: 3 */
-        uint64_t progress_timeout_usec; /* a transfer without a byte for so long is ended; 0: 60 s */
+        const char *unpack_path;          /* the sandboxed unpacker, an absolute path */
+        char *const *pinned;              /* reference globs of images never to be removed by the kubelet */
+        unsigned max_parallel_layers;     /* 0: 3 */
+        uint64_t progress_timeout_usec;   /* a transfer without a byte for so long is ended; 0: 60 s */
 } ImageStoreConfig;
 
 /* Opens or makes the store, empties tmp/, loads all images. A damaged image file is set aside with a log line, never
@@ -77,8 +77,8 @@ const char *image_store_layers_path(const ImageStore *s);
  * once. auth may be NULL. On any failure, and on cancellation, nothing is left. *ret is a new reference. */
 int image_store_pull(ImageStore *s, const char *reference, const ImageAuth *auth, Image **ret, Error *error);
 
-/* By ID ("sha256:…", bare hex, unambiguous prefix of at least 4 digits... the peers' rules), tag or digest reference. Borrowed;
- * NULL when unknown. */
+/* By ID ("sha256:…", bare hex, unambiguous prefix of at least 4 digits... the peers' rules), tag or digest reference.
+ * Borrowed; NULL when unknown. */
 Image *image_store_find(ImageStore *s, const char *reference);
 /* All images; the array is NULL-terminated, owned by the caller (free), the images are borrowed. */
 Image **image_store_list(ImageStore *s);

@@ -10,10 +10,10 @@
 #include "image/reference.h"
 
 #define TYPE_DOCKER_MANIFEST "application/vnd.docker.distribution.manifest.v2+json"
-#define TYPE_DOCKER_LIST "application/vnd.docker.distribution.manifest.list.v2+json"
-#define TYPE_OCI_MANIFEST "application/vnd.oci.image.manifest.v1+json"
-#define TYPE_OCI_INDEX "application/vnd.oci.image.index.v1+json"
-#define TYPE_DOCKER_SCHEMA1 "application/vnd.docker.distribution.manifest.v1"
+#define TYPE_DOCKER_LIST     "application/vnd.docker.distribution.manifest.list.v2+json"
+#define TYPE_OCI_MANIFEST    "application/vnd.oci.image.manifest.v1+json"
+#define TYPE_OCI_INDEX       "application/vnd.oci.image.index.v1+json"
+#define TYPE_DOCKER_SCHEMA1  "application/vnd.docker.distribution.manifest.v1"
 
 #define INDEX_ENTRIES_MAX 10000U
 
@@ -40,13 +40,13 @@ void image_platform_host(ImagePlatform *ret) {
         static const struct {
                 const char *machine, *architecture, *variant;
         } table[] = {
-                { "x86_64", "amd64", "" },      { "aarch64", "arm64", "v8" },      { "armv8l", "arm", "v7" },
-                { "armv7l", "arm", "v7" },      { "armv6l", "arm", "v6" },         { "i686", "386", "" },
-                { "i386", "386", "" },          { "ppc64le", "ppc64le", "" },      { "s390x", "s390x", "" },
-                { "riscv64", "riscv64", "" },   { "loongarch64", "loong64", "" },
+                        {"x86_64", "amd64", ""},    {"aarch64", "arm64", "v8"},     {"armv8l", "arm", "v7"},
+                        {"armv7l", "arm", "v7"},    {"armv6l", "arm", "v6"},        {"i686", "386", ""},
+                        {"i386", "386", ""},        {"ppc64le", "ppc64le", ""},     {"s390x", "s390x", ""},
+                        {"riscv64", "riscv64", ""}, {"loongarch64", "loong64", ""},
         };
         struct utsname u = {};
-        ImagePlatform p = { .os = "linux" };
+        ImagePlatform p = {.os = "linux"};
 
         (void) uname(&u);
         (void) snprintf(p.architecture, sizeof p.architecture, "%.15s", u.machine);
@@ -118,7 +118,7 @@ static void media_type_copy(const char *s, char ret[static 128]) {
         while (*s == ' ')
                 s++;
         for (; s[n] && s[n] != ';' && s[n] != ' ' && n < 127; n++)
-                ret[n] = s[n] >= 'A' && s[n] <= 'Z' ? (char) (s[n] + 32) : s[n];
+                ret[n] = s[n] >= 'A' && s[n] <= 'Z' ? (char)(s[n] + 32) : s[n];
         ret[n] = '\0';
 }
 
@@ -169,10 +169,10 @@ static int descriptor_parse(const json_t *j, uint64_t size_max, ImageDescriptor 
         d = strdup(digest);
         if (!t || !d)
                 return error_oom(error);
-        *ret = (ImageDescriptor) {
-                .media_type = TAKE_PTR(t),
-                .digest = TAKE_PTR(d),
-                .size = (uint64_t) json_integer_value(size),
+        *ret = (ImageDescriptor){
+                        .media_type = TAKE_PTR(t),
+                        .digest = TAKE_PTR(d),
+                        .size = (uint64_t) json_integer_value(size),
         };
         return 0;
 }
@@ -286,22 +286,25 @@ int image_manifest_parse(const char *text, size_t size, const char *content_type
                                   "The registry's manifest is refused: it says it is \"%s\", but was sent as \"%s\"",
                                   field, header);
         if (expected[0] && kind_of(header) != KIND_UNKNOWN && !streq(expected, header))
-                return error_setf(error, GRPC_DATA_LOSS,
-                                  "The registry's manifest is refused: the index says it is \"%s\", but it was sent as "
-                                  "\"%s\"",
-                                  expected, header);
+                return error_setf(
+                                error, GRPC_DATA_LOSS,
+                                "The registry's manifest is refused: the index says it is \"%s\", but it was sent as "
+                                "\"%s\"",
+                                expected, header);
         if (expected[0] && field[0] && !streq(expected, field))
-                return error_setf(error, GRPC_DATA_LOSS,
-                                  "The registry's manifest is refused: it says it is \"%s\", but the index says \"%s\"",
-                                  field, expected);
+                return error_setf(
+                                error, GRPC_DATA_LOSS,
+                                "The registry's manifest is refused: it says it is \"%s\", but the index says \"%s\"",
+                                field, expected);
 
         version = json_object_get(j, "schemaVersion");
         kind = kind_of(kind_of(header) != KIND_UNKNOWN ? header : field[0] ? field : expected);
         if (kind == KIND_SCHEMA1 || json_object_get(j, "fsLayers") ||
             (json_is_integer(version) && json_integer_value(version) == 1))
-                return error_setf(error, GRPC_UNIMPLEMENTED,
-                                  "The image has a manifest of Docker's schema 1, which is no longer supported: push it "
-                                  "again with a current tool");
+                return error_setf(
+                                error, GRPC_UNIMPLEMENTED,
+                                "The image has a manifest of Docker's schema 1, which is no longer supported: push it "
+                                "again with a current tool");
         if (kind == KIND_FOREIGN)
                 return error_setf(error, GRPC_FAILED_PRECONDITION,
                                   "This is no container image: its manifest is of type \"%s\"",
@@ -320,6 +323,6 @@ int image_manifest_parse(const char *text, size_t size, const char *content_type
                 return r;
 
         *ret = m;
-        m = (ImageManifest) {};
+        m = (ImageManifest){};
         return 0;
 }

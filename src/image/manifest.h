@@ -1,13 +1,13 @@
 #pragma once
-/* Image manifests and indexes: Docker's schema 2 and OCI's, told apart strictly, so that no two readers of one document
- * can see two different images in it (GHSA-5j5w-g665-5m35). */
+/* Image manifests and indexes: Docker's schema 2 and OCI's, told apart strictly, so that no two readers of one
+ * document can see two different images in it (GHSA-5j5w-g665-5m35). */
 
 #include "basic/error.h"
 #include "basic/macro.h"
 
 /* What a registry may send at most as a manifest, index or config. */
 #define MANIFEST_SIZE_MAX (4U * 1024U * 1024U)
-#define CONFIG_SIZE_MAX (4U * 1024U * 1024U)
+#define CONFIG_SIZE_MAX   (4U * 1024U * 1024U)
 /* overlayfs takes 500 lower layers; its option string, a page, has room for these. */
 #define MANIFEST_LAYERS_MAX 256U
 /* One layer's compressed bytes: what no image comes near. */
@@ -48,5 +48,6 @@ void image_platform_host(ImagePlatform *ret);
 int image_manifest_parse(const char *text, size_t size, const char *content_type, const char *expected_type,
                          const ImagePlatform *platform, ImageManifest *ret, Error *error);
 
-/* Whether an image of that platform runs on this host ("" stands for unknown and runs); lower is better, negative: no. */
+/* Whether an image of that platform runs on this host ("" stands for unknown and runs); lower is better, negative: no.
+ */
 int image_platform_rank(const ImagePlatform *host, const char *os, const char *architecture, const char *variant);

@@ -1,6 +1,6 @@
 /* Getting one layer: its bytes go from the connection through a pipe into the unpacker while they arrive, so that
- * downloading, decompressing and writing overlap and nothing compressed is ever stored. A layer that several pulls want
- * at once is fetched once. */
+ * downloading, decompressing and writing overlap and nothing compressed is ever stored. A layer that several pulls
+ * want at once is fetched once. */
 
 #include <fcntl.h>
 #include <signal.h>
@@ -12,7 +12,7 @@
 #include "image/store.h"
 #include "image/unpack.h"
 
-#define PIPE_SIZE (1024 * 1024)
+#define PIPE_SIZE  (1024 * 1024)
 #define OUTPUT_MAX 4096U
 
 struct LayerFetch {
@@ -85,8 +85,8 @@ static int make_pipe(int *ret_read, int *ret_write, Error *error) {
 static int unpacker_start(Unpacker *u, const LayerFetch *f, Error *error) {
         _cleanup_close_ int dir_fd = -1, tree_fd = -1, implied_fd = -1, in = -1, out = -1, err = -1;
         char size[32];
-        const char *const argv[] = { u->store->unpack_path, "layer", f->digest, size, f->diff_id, NULL };
-        ProcessOptions o = { .argv = argv };
+        const char *const argv[] = {u->store->unpack_path, "layer", f->digest, size, f->diff_id, NULL};
+        ProcessOptions o = {.argv = argv};
         pid_t pid;
         int r;
 
@@ -95,7 +95,7 @@ static int unpacker_start(Unpacker *u, const LayerFetch *f, Error *error) {
         if (!u->temporary)
                 return error_oom(error);
         if (mkdirat(u->store->tmp_fd, u->temporary, 0700) < 0) {
-                r = error_set(error, -errno, "Cannot make a directory in the image store");
+                r = store_write_failed(u->store, -errno, error);
                 u->temporary = mfree(u->temporary);
                 return r;
         }
@@ -104,11 +104,11 @@ static int unpacker_start(Unpacker *u, const LayerFetch *f, Error *error) {
                 return error_set(error, dir_fd, "Cannot open a directory of the image store");
         /* The mode of a tree without an entry for its root, whatever our umask is. */
         if (mkdirat(dir_fd, "fs", 0755) < 0 || fchmodat(dir_fd, "fs", 0755, 0) < 0)
-                return error_set(error, -errno, "Cannot make a directory in the image store");
+                return store_write_failed(u->store, -errno, error);
         tree_fd = open_directory(dir_fd, "fs");
         implied_fd = openat(dir_fd, "implied", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
         if (tree_fd < 0 || implied_fd < 0)
-                return error_set(error, -errno, "Cannot make a file in the image store");
+                return store_write_failed(u->store, -errno, error);
 
         if ((r = make_pipe(&in, &u->in, error)) < 0 || (r = make_pipe(&u->out, &out, error)) < 0 ||
             (r = make_pipe(&u->err, &err, error)) < 0)
@@ -126,7 +126,7 @@ static int unpacker_start(Unpacker *u, const LayerFetch *f, Error *error) {
         o.stdin_fd = in;
         o.stdout_fd = out;
         o.stderr_fd = err;
-        o.pass_fds = (const int[]) { tree_fd, implied_fd };
+        o.pass_fds = (const int[]){tree_fd, implied_fd};
         o.n_pass_fds = 2;
         return process_spawn(&o, &pid, &u->pidfd, error);
 }
@@ -174,12 +174,12 @@ static int unpacker_finish(Unpacker *u, UnpackResult *ret, Error *error) {
         read_output(u->out, text);
         if (sscanf(text, "%llu %llu %llu %d", &bytes, &inodes, &implied, &opaque) != 4)
                 return error_setf(error, GRPC_INTERNAL, "The unpacker's answer can't be understood");
-        *ret = (UnpackResult) { .bytes = bytes, .inodes = inodes, .implied = implied, .opaque_root = opaque };
+        *ret = (UnpackResult){.bytes = bytes, .inodes = inodes, .implied = implied, .opaque_root = opaque};
         return 0;
 }
 
 static int fetch_from_host(LayerFetch *f, size_t host, Error *error) {
-        _cleanup_(unpacker_done) Unpacker u = { .store = f->store, .pidfd = -1, .in = -1, .out = -1, .err = -1 };
+        _cleanup_(unpacker_done) Unpacker u = {.store = f->store, .pidfd = -1, .in = -1, .out = -1, .err = -1};
         UnpackResult result;
         int r;
 
@@ -330,7 +330,8 @@ int store_get_layer(ImageStore *s, RegistrySession *session, const char *digest,
                         error_move(error, &f->error);
                         return f->result;
                 }
-                /* Another pull's failure, maybe of its credentials, or a layer made for other parents: do it ourselves. */
+                /* Another pull's failure, maybe of its credentials, or a layer made for other parents: do it
+                 * ourselves. */
         }
 }
 

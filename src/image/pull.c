@@ -1,5 +1,5 @@
-/* Pulling an image: what the reference means now, the manifest for this machine, its config, its layers side by side, and
- * then, all at once, the image. */
+/* Pulling an image: what the reference means now, the manifest for this machine, its config, its layers side by side,
+ * and then, all at once, the image. */
 
 #include <openssl/evp.h>
 
@@ -81,7 +81,8 @@ static int pull_unchanged(Pull *p, Image **ret) {
                 return -ENOMEM;
         if (!image_store_find(p->store, name))
                 return 0;
-        r = registry_head_manifest(p->session, p->reference.digest ? p->reference.digest : p->reference.tag, &digest, NULL);
+        r = registry_head_manifest(p->session, p->reference.digest ? p->reference.digest : p->reference.tag, &digest,
+                                   NULL);
         if (r == -ECANCELED || r == -ETIME)
                 return r;
         /* Whatever else: the full request tells more. */
@@ -106,12 +107,12 @@ static int pull_manifest(Pull *p, Plan *plan, Error *error) {
         r = registry_get_manifest(p->session, what, &plan->top, error);
         if (r < 0)
                 return r;
-        r = image_manifest_parse(plan->top.text, plan->top.size, plan->top.content_type, NULL, &platform, &plan->manifest,
-                                 error);
+        r = image_manifest_parse(plan->top.text, plan->top.size, plan->top.content_type, NULL, &platform,
+                                 &plan->manifest, error);
         for (unsigned depth = 0; r >= 0 && plan->manifest.is_index; depth++) {
                 _cleanup_image_manifest_ ImageManifest index = plan->manifest;
 
-                plan->manifest = (ImageManifest) {};
+                plan->manifest = (ImageManifest){};
                 if (depth >= INDEX_DEPTH_MAX)
                         return error_setf(error, GRPC_DATA_LOSS, "The image's index leads to another index too often");
                 registry_document_done(&plan->manifest_document);
@@ -120,7 +121,8 @@ static int pull_manifest(Pull *p, Plan *plan, Error *error) {
                 if (r < 0)
                         return r;
                 if (plan->manifest_document.size != index.chosen.size)
-                        return error_setf(error, GRPC_DATA_LOSS, "The image's manifest has %zu bytes, its index says %llu",
+                        return error_setf(error, GRPC_DATA_LOSS,
+                                          "The image's manifest has %zu bytes, its index says %llu",
                                           plan->manifest_document.size, (unsigned long long) index.chosen.size);
                 r = image_manifest_parse(plan->manifest_document.text, plan->manifest_document.size,
                                          plan->manifest_document.content_type, index.chosen.media_type, &platform,
@@ -170,7 +172,8 @@ static int pull_config(Pull *p, Plan *plan, Error *error) {
                                   plan->manifest.n_layers, strv_length(plan->diff_ids));
 
         image_platform_host(&platform);
-        if (image_platform_rank(&platform, i->image.config.os, i->image.config.architecture, i->image.config.variant) < 0)
+        if (image_platform_rank(&platform, i->image.config.os, i->image.config.architecture, i->image.config.variant) <
+            0)
                 return error_setf(error, GRPC_NOT_FOUND, "The image is for %s/%s, and this node is %s/%s",
                                   strempty(i->image.config.os), strempty(i->image.config.architecture), platform.os,
                                   platform.architecture);
@@ -221,7 +224,7 @@ static int job_run(void *userdata) {
 
 static int pull_layers(Pull *p, Plan *plan, Error *error) {
         size_t n = plan->manifest.n_layers;
-        Jobs jobs = { .pull = p, .plan = plan };
+        Jobs jobs = {.pull = p, .plan = plan};
         int r = 0;
 
         plan->layers = calloc(n, sizeof *plan->layers);
@@ -274,9 +277,10 @@ static int pull_layers(Pull *p, Plan *plan, Error *error) {
 
 /* No waiting from here to the end: nobody sees half an image. */
 static int pull_commit(Pull *p, Plan *plan, Error *error) {
-        const RegistryDocument *documents[] = { &plan->config_document, &plan->top, &plan->manifest_document };
+        const RegistryDocument *documents[] = {&plan->config_document, &plan->top, &plan->manifest_document};
         const char *manifest_digest = plan->via_index ? plan->manifest_document.digest : plan->top.digest;
-        _cleanup_free_ char *tag = p->reference.digest ? NULL : tag_name(p), *digest = digest_name(p, plan->top.digest);
+        _cleanup_free_ char *tag = p->reference.digest ? NULL : tag_name(p),
+                            *digest = digest_name(p, plan->top.digest);
         StoredImage *i = store_find_id(p->store, plan->manifest.config.digest);
         uint64_t size = plan->manifest.config.size;
         int r;
@@ -311,7 +315,8 @@ static int pull_commit(Pull *p, Plan *plan, Error *error) {
 
                 r = strv_extend(&i->blobs, documents[k]->digest) < 0
                                     ? error_oom(error)
-                                    : store_write_blob(p->store, documents[k]->digest, text, documents[k]->size, error);
+                                    : store_write_blob(p->store, documents[k]->digest, text, documents[k]->size,
+                                                       error);
         }
         if (r >= 0)
                 r = store_name_image(p->store, i, tag, digest, error);
@@ -370,8 +375,15 @@ static void pull_destroy(void *userdata) {
 
 static int pull_key(const ImageReference *r, const ImageAuth *a, char ret[static 72]) {
         const char *parts[] = {
-                r->name, r->tag, r->digest, a ? a->username : NULL, a ? a->password : NULL, a ? a->auth : NULL,
-                a ? a->server_address : NULL, a ? a->identity_token : NULL, a ? a->registry_token : NULL,
+                        r->name,
+                        r->tag,
+                        r->digest,
+                        a ? a->username : NULL,
+                        a ? a->password : NULL,
+                        a ? a->auth : NULL,
+                        a ? a->server_address : NULL,
+                        a ? a->identity_token : NULL,
+                        a ? a->registry_token : NULL,
         };
         EVP_MD_CTX *c = EVP_MD_CTX_new();
         uint8_t md[32];
@@ -398,7 +410,7 @@ static int pull_start(ImageStore *s, ImageReference *reference, const ImageAuth 
         p->store = store_ref(s);
         memcpy(p->key, key, sizeof p->key);
         p->reference = *reference;
-        *reference = (ImageReference) {};
+        *reference = (ImageReference){};
         r = registry_session_new(s->http, &p->reference, auth, s->registries_directory, s->progress_timeout_usec,
                                  &p->session, error);
         if (r < 0)

@@ -12,13 +12,13 @@
 #include "basic/string-util.h"
 
 #define NAME_LENGTH_MAX 255U
-#define TAG_LENGTH_MAX 128U
+#define TAG_LENGTH_MAX  128U
 /* Nothing longer can match the grammar; what is longer isn't worth a look. */
 #define REFERENCE_LENGTH_MAX 1024U
 
-#define DEFAULT_DOMAIN "docker.io"
+#define DEFAULT_DOMAIN        "docker.io"
 #define LEGACY_DEFAULT_DOMAIN "index.docker.io"
-#define OFFICIAL_PREFIX "library/"
+#define OFFICIAL_PREFIX       "library/"
 
 static bool is_lower_alnum(char c) {
         return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
@@ -236,7 +236,8 @@ int image_reference_parse(const char *text, ImageReference *ret, Error *error) {
                 if (!copy)
                         return error_oom(error);
                 if (is_lower_hex_n(copy, 64))
-                        return refuse(error, text, "a name can't be 64 hexadecimal digits, which would be an image ID");
+                        return refuse(error, text,
+                                      "a name can't be 64 hexadecimal digits, which would be an image ID");
         }
 
         official = streq(r.domain, DEFAULT_DOMAIN) && !memchr(path, '/', path_n);
@@ -256,6 +257,6 @@ int image_reference_parse(const char *text, ImageReference *ret, Error *error) {
         }
 
         *ret = r;
-        r = (ImageReference) {};
+        r = (ImageReference){};
         return 0;
 }

@@ -1,5 +1,5 @@
-/* How a registry is told who asks: Basic, or a token from the server that the registry names (the distribution project's
- * token specification, with OAuth2 for identity tokens). */
+/* How a registry is told who asks: Basic, or a token from the server that the registry names (the distribution
+ * project's token specification, with OAuth2 for identity tokens). */
 
 #include <openssl/evp.h>
 #include <strings.h>
@@ -8,7 +8,7 @@
 #include "image/registry.h"
 
 #define TOKEN_RESPONSE_MAX (1024U * 1024U)
-#define TOKEN_LENGTH_MAX (64U * 1024U)
+#define TOKEN_LENGTH_MAX   (64U * 1024U)
 
 char *secret_free(char *s) {
         if (s)
@@ -82,7 +82,7 @@ int auth_challenge_parse(char *const *values, AuthChallenge *ret) {
                         size_t n;
 
                         if (next) {
-                                char **field = !in_bearer                          ? NULL
+                                char **field = !in_bearer                        ? NULL
                                                : strcasecmp(key, "realm") == 0   ? &c.realm
                                                : strcasecmp(key, "service") == 0 ? &c.service
                                                : strcasecmp(key, "scope") == 0   ? &c.scope
@@ -107,7 +107,7 @@ int auth_challenge_parse(char *const *values, AuthChallenge *ret) {
         if (!c.bearer && !c.basic)
                 return -EINVAL;
         *ret = c;
-        c = (AuthChallenge) {};
+        c = (AuthChallenge){};
         return 0;
 }
 
@@ -162,7 +162,7 @@ static int append_escaped(Buffer *b, const char *s) {
                 bool plain = (*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9') ||
                              strchr("-._~", *s);
 
-                r = plain ? buffer_append(b, s, 1) : buffer_appendf(b, "%%%02X", (unsigned char) *s);
+                r = plain ? buffer_append(b, s, 1) : buffer_appendf(b, "%%%02X", (unsigned char)*s);
         }
         return r;
 }
@@ -174,7 +174,8 @@ static int append_parameter(Buffer *b, char separator, const char *key, const ch
         return r < 0 ? r : append_escaped(b, value);
 }
 
-int auth_fetch_token(HttpClient *http, const TokenRequest *q, char **ret_token, HttpResponse *ret_response, Error *error) {
+int auth_fetch_token(HttpClient *http, const TokenRequest *q, char **ret_token, HttpResponse *ret_response,
+                     Error *error) {
         _cleanup_http_response_ HttpResponse response = {};
         _cleanup_(buffer_done) Buffer url = BUFFER_INIT, body = BUFFER_INIT;
         _cleanup_strv_free_ char **headers = NULL;
@@ -187,7 +188,8 @@ int auth_fetch_token(HttpClient *http, const TokenRequest *q, char **ret_token, 
 
         if (!startswith(c->realm, "https://") && !(startswith(c->realm, "http://") && (q->allow_plain || !secret)))
                 return error_setf(error, GRPC_UNAUTHENTICATED,
-                                  "the registry names a token server that isn't reached by https, which would show it the "
+                                  "the registry names a token server that isn't reached by https, which would show it "
+                                  "the "
                                   "credentials");
 
         /* A separator is set down for each parameter; the first one of a URL is "?" unless the realm has one. */
@@ -233,7 +235,7 @@ int auth_fetch_token(HttpClient *http, const TokenRequest *q, char **ret_token, 
         if (body.data)
                 explicit_bzero(body.data, body.size);
         *ret_response = response;
-        response = (HttpResponse) {};
+        response = (HttpResponse){};
         if (r < 0)
                 return r;
         if (ret_response->status != 200)
@@ -256,7 +258,7 @@ int auth_fetch_token(HttpClient *http, const TokenRequest *q, char **ret_token, 
 /* Control characters would let a registry write lines of its own into a log. */
 static void make_printable(char *s) {
         for (; *s; s++)
-                if ((unsigned char) *s < ' ' || *s == 127)
+                if ((unsigned char)*s < ' ' || *s == 127)
                         *s = ' ';
 }
 
@@ -282,7 +284,8 @@ char *registry_error_text(const char *body, size_t size) {
         }
         if (isempty(code) && isempty(message))
                 return strdup("");
-        text = strprintf(" (%.60s%s%.240s)", strempty(code), isempty(code) || isempty(message) ? "" : ": ", strempty(message));
+        text = strprintf(" (%.60s%s%.240s)", strempty(code), isempty(code) || isempty(message) ? "" : ": ",
+                         strempty(message));
         if (!text)
                 return NULL;
         clean = utf8_sanitize(text);

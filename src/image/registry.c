@@ -1,5 +1,5 @@
-/* One repository, asked for manifests and blobs. Each host is tried in turn; each request follows redirects, answers one
- * challenge, and is tried again with growing pauses after what may pass. */
+/* One repository, asked for manifests and blobs. Each host is tried in turn; each request follows redirects, answers
+ * one challenge, and is tried again with growing pauses after what may pass. */
 
 #include "image/registry.h"
 
@@ -11,12 +11,12 @@
 #include "basic/log.h"
 #include "image/manifest.h"
 
-#define ATTEMPTS_MAX 5U
+#define ATTEMPTS_MAX         5U
 #define CONNECT_ATTEMPTS_MAX 2U
-#define REDIRECTS_MAX 10U
-#define BACKOFF_USEC (100 * USEC_PER_MSEC)
-#define RETRY_AFTER_MAX_SEC 20U
-#define PASSWORD_MAX 4096U
+#define REDIRECTS_MAX        10U
+#define BACKOFF_USEC         (100 * USEC_PER_MSEC)
+#define RETRY_AFTER_MAX_SEC  20U
+#define PASSWORD_MAX         4096U
 /* Bytes between two torn connections that make the next one a first attempt again. */
 #define PROGRESS_BYTES (64U * 1024U)
 
@@ -157,7 +157,8 @@ static int status_error(const RegistryHost *h, const char *what, const HttpRespo
         case 401:
                 code = GRPC_UNAUTHENTICATED;
                 hint = had_credentials ? ": check the credentials of the image pull secret"
-                                       : ": it asks for credentials and none were given; check the image's name, or add an "
+                                       : ": it asks for credentials and none were given; check the image's name, or "
+                                         "add an "
                                          "image pull secret";
                 break;
         case 403:
@@ -179,8 +180,8 @@ static int status_error(const RegistryHost *h, const char *what, const HttpRespo
                         hint = ": the registry has a problem; try again later";
                 }
         }
-        return error_setf(error, code, "Cannot get %s from %s: HTTP status %u%s%s", what, host, p->status, strempty(text),
-                          hint);
+        return error_setf(error, code, "Cannot get %s from %s: HTTP status %u%s%s", what, host, p->status,
+                          strempty(text), hint);
 }
 
 static int read_password(const RegistryHost *h, char **ret, Error *error) {
@@ -221,14 +222,15 @@ static bool has_credentials(const RegistrySession *s, size_t host) {
 }
 
 /* Answers a challenge: sets the host's Authorization. 0 when the request is worth another try. */
-static int authenticate(RegistrySession *s, size_t host, const HttpResponse *challenge, const char *what, Error *error) {
+static int authenticate(RegistrySession *s, size_t host, const HttpResponse *challenge, const char *what,
+                        Error *error) {
         const RegistryHost *h = &s->hosts.hosts[host];
         _cleanup_auth_challenge_ AuthChallenge c = {};
         _cleanup_http_response_ HttpResponse response = {};
         _cleanup_(buffer_done) Buffer scope = BUFFER_INIT;
         _cleanup_error_ Error inner = ERROR_INIT;
         char *password = NULL, *token = NULL, *basic;
-        TokenRequest q = { .challenge = &c, .allow_plain = !h->https };
+        TokenRequest q = {.challenge = &c, .allow_plain = !h->https};
         int r;
 
         if (is_own(s, h) && (s->username || s->identity_token)) {
@@ -270,8 +272,8 @@ static int authenticate(RegistrySession *s, size_t host, const HttpResponse *cha
                         q.base.ca = q.base.client_certificate = q.base.client_key = NULL;
                 q.base.no_proxy = registry_authority_is_loopback(authority);
         }
-        if (buffer_appendf(&scope, "repository:%s%s%s:pull", h->prefix[0] ? h->prefix + 1 : "", h->prefix[0] ? "/" : "",
-                           s->reference.path) < 0) {
+        if (buffer_appendf(&scope, "repository:%s%s%s:pull", h->prefix[0] ? h->prefix + 1 : "",
+                           h->prefix[0] ? "/" : "", s->reference.path) < 0) {
                 (void) secret_free(password);
                 return error_oom(error);
         }
@@ -297,8 +299,10 @@ static int authenticate(RegistrySession *s, size_t host, const HttpResponse *cha
                                     strempty(authority));
         }
         if (!token) {
-                /* Servers say 400 or 401 or 403 for wrong credentials; and the registry's own 401 stays what happened. */
-                if (response.status >= 400 && response.status < 500 && response.status != 429 && response.status != 403)
+                /* Servers say 400 or 401 or 403 for wrong credentials; and the registry's own 401 stays what happened.
+                 */
+                if (response.status >= 400 && response.status < 500 && response.status != 429 &&
+                    response.status != 403)
                         response.status = 401;
                 return status_error(h, what, &response, has_credentials(s, host), error);
         }
@@ -324,8 +328,8 @@ static int request_host(RegistrySession *s, size_t host, HttpRequest *q, const c
         int r;
 
         /* Pull-through caches for several registries tell them apart by ns. */
-        start = strprintf("%s://%s/v2%s/%s%s%s%s", h->https ? "https" : "http", h->authority, h->prefix, s->reference.path,
-                          path, h->mirror ? "?ns=" : "", h->mirror ? s->reference.domain : "");
+        start = strprintf("%s://%s/v2%s/%s%s%s%s", h->https ? "https" : "http", h->authority, h->prefix,
+                          s->reference.path, path, h->mirror ? "?ns=" : "", h->mirror ? s->reference.domain : "");
         url = start ? strdup(start) : NULL;
         if (!url)
                 return error_oom(error);
@@ -409,17 +413,17 @@ static int request_host(RegistrySession *s, size_t host, HttpRequest *q, const c
                                 continue;
                         }
                         *ret = p;
-                        p = (HttpResponse) {};
+                        p = (HttpResponse){};
                         return 0;
                 }
                 if (p.redirect && p.status >= 300 && p.status < 400) {
                         if (++redirects > REDIRECTS_MAX)
-                                return error_setf(error, GRPC_UNAVAILABLE, "Cannot get %s from %s: too many redirects", what,
-                                                  h->authority);
+                                return error_setf(error, GRPC_UNAVAILABLE, "Cannot get %s from %s: too many redirects",
+                                                  what, h->authority);
                         if (!startswith(p.redirect, "https://") && (h->https || !startswith(p.redirect, "http://")))
                                 return error_setf(error, GRPC_UNAVAILABLE,
-                                                  "Cannot get %s from %s: it redirects to an address without https", what,
-                                                  h->authority);
+                                                  "Cannot get %s from %s: it redirects to an address without https",
+                                                  what, h->authority);
                         free(url);
                         url = TAKE_PTR(p.redirect);
                         continue;
@@ -485,7 +489,7 @@ static int get_document_from(RegistrySession *s, size_t host, const char *path, 
                              size_t max, const char *expected_digest, RegistryDocument *ret, Error *error) {
         _cleanup_http_response_ HttpResponse p = {};
         _cleanup_registry_document_ RegistryDocument d = {};
-        HttpRequest q = { .method = "GET", .body_max = max };
+        HttpRequest q = {.method = "GET", .body_max = max};
         int r;
 
         r = request_host(s, host, &q, path, accept, what, &p, error);
@@ -506,10 +510,10 @@ static int get_document_from(RegistrySession *s, size_t host, const char *path, 
         d.text = p.body.data ? TAKE_PTR(p.body.data) : strdup("");
         if (!d.text)
                 return error_oom(error);
-        p.body = (Buffer) {};
+        p.body = (Buffer){};
         d.content_type = TAKE_PTR(p.content_type);
         *ret = d;
-        d = (RegistryDocument) {};
+        d = (RegistryDocument){};
         return 0;
 }
 
@@ -534,11 +538,13 @@ static int get_document(RegistrySession *s, const char *path, const char *accept
 int registry_get_manifest(RegistrySession *s, const char *tag_or_digest, RegistryDocument *ret, Error *error) {
         bool digest = digest_is_valid(tag_or_digest);
         _cleanup_free_ char *path = strprintf("/manifests/%s", tag_or_digest),
-                            *what = strprintf("the manifest of %s%s%s", s->reference.name, digest ? "@" : ":", tag_or_digest);
+                            *what = strprintf("the manifest of %s%s%s", s->reference.name, digest ? "@" : ":",
+                                              tag_or_digest);
 
         if (!path || !what)
                 return error_oom(error);
-        return get_document(s, path, manifest_accept, what, MANIFEST_SIZE_MAX, digest ? tag_or_digest : NULL, ret, error);
+        return get_document(s, path, manifest_accept, what, MANIFEST_SIZE_MAX, digest ? tag_or_digest : NULL, ret,
+                            error);
 }
 
 int registry_head_manifest(RegistrySession *s, const char *tag_or_digest, char **ret_digest, Error *error) {
@@ -551,7 +557,7 @@ int registry_head_manifest(RegistrySession *s, const char *tag_or_digest, char *
                 return error_oom(error);
         for (size_t i = 0; i < s->hosts.n_hosts; i++) {
                 _cleanup_http_response_ HttpResponse p = {};
-                HttpRequest q = { .method = "HEAD", .body_max = MANIFEST_SIZE_MAX };
+                HttpRequest q = {.method = "HEAD", .body_max = MANIFEST_SIZE_MAX};
 
                 error_move(&mirrors, &inner);
                 r = request_host(s, i, &q, path, manifest_accept, what, &p, &inner);
@@ -586,11 +592,12 @@ int registry_get_blob(RegistrySession *s, const char *digest, uint64_t size, Reg
         return 0;
 }
 
-int registry_stream_blob(RegistrySession *s, size_t host, const char *digest, uint64_t size, int sink_fd, Error *error) {
+int registry_stream_blob(RegistrySession *s, size_t host, const char *digest, uint64_t size, int sink_fd,
+                         Error *error) {
         _cleanup_free_ char *path = strprintf("/blobs/%s", digest),
                             *what = strprintf("layer %.19s… of %s", digest, s->reference.name);
         _cleanup_http_response_ HttpResponse p = {};
-        HttpRequest q = { .method = "GET", .sink_fd = sink_fd, .sink_size = size };
+        HttpRequest q = {.method = "GET", .sink_fd = sink_fd, .sink_size = size};
 
         if (!path || !what)
                 return error_oom(error);

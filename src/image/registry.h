@@ -1,6 +1,6 @@
 #pragma once
-/* The distribution protocol (registry API v2), as a client: manifests and blobs of one repository, from its mirrors and
- * its registry, with authentication, redirects and retries. */
+/* The distribution protocol (registry API v2), as a client: manifests and blobs of one repository, from its mirrors
+ * and its registry, with authentication, redirects and retries. */
 
 #include "image/hosts.h"
 #include "image/http.h"
@@ -38,9 +38,10 @@ size_t registry_session_hosts(const RegistrySession *s);
 /* The repository's canonical name, and the authority of a host, for error texts. */
 const char *registry_session_name(const RegistrySession *s);
 const char *registry_session_host(const RegistrySession *s, size_t host);
-/* (fiber) A large blob from one host into a non-blocking pipe, resumed when the connection breaks. Its size is exact; the
- * digest is for the reader to check. -EPIPE without *error when the reader went away. */
-int registry_stream_blob(RegistrySession *s, size_t host, const char *digest, uint64_t size, int sink_fd, Error *error);
+/* (fiber) A large blob from one host into a non-blocking pipe, resumed when the connection breaks. Its size is exact;
+ * the digest is for the reader to check. -EPIPE without *error when the reader went away. */
+int registry_stream_blob(RegistrySession *s, size_t host, const char *digest, uint64_t size, int sink_fd,
+                         Error *error);
 
 /* registry-auth.c */
 typedef struct AuthChallenge {

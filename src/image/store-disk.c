@@ -16,13 +16,14 @@ char *store_temporary(ImageStore *s, const char *what) {
         return strprintf("%s-%llu", what, (unsigned long long) s->next_temporary++);
 }
 
-int store_run_helper(ImageStore *s, const char *const *argv, const int *fds, size_t n_fds, int stdin_fd, Error *error) {
+int store_run_helper(ImageStore *s, const char *const *argv, const int *fds, size_t n_fds, int stdin_fd,
+                     Error *error) {
         ProcessOptions o = {
-                .argv = argv,
-                .error_max = 4096,
-                .pass_fds = fds,
-                .n_pass_fds = n_fds,
-                .stdin_fd = stdin_fd,
+                        .argv = argv,
+                        .error_max = 4096,
+                        .pass_fds = fds,
+                        .n_pass_fds = n_fds,
+                        .stdin_fd = stdin_fd,
         };
         ProcessResult p = {};
         int r;
@@ -49,15 +50,15 @@ static int remove_fiber(void *userdata) {
                 size_t n = strv_length(names);
 
                 for (size_t i = 0; i < n; i += DOOMED_AT_ONCE) {
-                        const char *argv[DOOMED_AT_ONCE + 3] = { s->unpack_path, "remove" };
+                        const char *argv[DOOMED_AT_ONCE + 3] = {s->unpack_path, "remove"};
                         _cleanup_error_ Error error = ERROR_INIT;
                         size_t k = MIN(n - i, (size_t) DOOMED_AT_ONCE);
 
                         for (size_t j = 0; j < k; j++)
                                 argv[2 + j] = names[i + j];
                         if (store_run_helper(s, argv, &s->tmp_fd, 1, -1, &error) < 0)
-                                log_warning("Cannot remove what is in %s/tmp, it goes at the next start: %s", s->directory,
-                                            strempty(error.message));
+                                log_warning("Cannot remove what is in %s/tmp, it goes at the next start: %s",
+                                            s->directory, strempty(error.message));
                 }
                 s->n_removed += n;
                 fiber_queue_wake(&s->removed, 0);
@@ -99,7 +100,7 @@ void store_wait_doomed(ImageStore *s) {
 
 static int sync_fiber(void *userdata) {
         ImageStore *s = userdata;
-        const char *const argv[] = { s->unpack_path, "sync", NULL };
+        const char *const argv[] = {s->unpack_path, "sync", NULL};
         _cleanup_error_ Error error = ERROR_INIT;
         _cleanup_strv_free_ char **names = NULL;
         int r = 0;

@@ -1,6 +1,7 @@
 /* Images: one small file each, and the manifests and configs they need as blobs.
  *
- *   images/HEX.json  {"version", "id", "tags", "digests", "manifestDigest", "size", "layers": [N…], "blobs": [digest…]} */
+ *   images/HEX.json  {"version", "id", "tags", "digests", "manifestDigest", "size", "layers": [N…], "blobs":
+ * [digest…], "saved": µs since 1970}; of two files with one tag, after a crash in between, the later is right */
 
 #include <fcntl.h>
 #include <fnmatch.h>
@@ -76,7 +77,8 @@ int stored_image_list_layers(StoredImage *i) {
         for (size_t k = first; k < i->n_layers; k++) {
                 bool again = false;
 
-                /* overlayfs refuses a directory that comes twice. What the lower one shows, the upper one shows over it. */
+                /* overlayfs refuses a directory that comes twice. What the lower one shows, the upper one shows over
+                 * it. */
                 for (size_t m = k + 1; m < i->n_layers; m++)
                         again = again || i->layers[m] == i->layers[k];
                 if (again)
@@ -95,7 +97,8 @@ int store_write_blob(ImageStore *s, const char *digest, const void *data, size_t
         struct stat st;
         int r;
 
-        if (fstatat(s->blobs_fd, hex, &st, AT_SYMLINK_NOFOLLOW) >= 0 && S_ISREG(st.st_mode) && (size_t) st.st_size == size) {
+        if (fstatat(s->blobs_fd, hex, &st, AT_SYMLINK_NOFOLLOW) >= 0 && S_ISREG(st.st_mode) &&
+            (size_t) st.st_size == size) {
                 _cleanup_free_ char *have = NULL;
                 size_t n;
 
@@ -103,7 +106,7 @@ int store_write_blob(ImageStore *s, const char *digest, const void *data, size_t
                         return 0;
         }
         r = write_file_atomic(s->blobs_fd, hex, data, size, 0600, 0);
-        return r < 0 ? error_set(error, r, "Cannot write to the image store") : 0;
+        return r < 0 ? store_write_failed(s, r, error) : 0;
 }
 
 int store_read_blob(ImageStore *s, const char *digest, char **ret, size_t *ret_size) {
@@ -142,7 +145,7 @@ static char *image_file_name(const char *id) {
         return strprintf("%s.json", id + STRLEN("sha256:"));
 }
 
-static int image_save(ImageStore *s, const StoredImage *i, Error *error) {
+static int image_save(ImageStore *s, StoredImage *i, Error *error) {
         _cleanup_json_ json_t *j = NULL, *tags = json_from_strv(i->image.repo_tags),
                               *digests = json_from_strv(i->image.repo_digests), *blobs = json_from_strv(i->blobs),
                               *layers = json_array();
@@ -154,15 +157,16 @@ static int image_save(ImageStore *s, const StoredImage *i, Error *error) {
                         return error_oom(error);
         if (!name || !tags || !digests || !blobs || !layers)
                 return error_oom(error);
-        j = json_pack("{s:i, s:s, s:O, s:O, s:s, s:I, s:O, s:O}", "version", STORE_VERSION, "id", i->image.id, "tags", tags,
-                      "digests", digests, "manifestDigest", i->image.manifest_digest, "size", (json_int_t) i->image.size,
-                      "layers", layers, "blobs", blobs);
+        i->saved_usec = now_usec(CLOCK_REALTIME);
+        j = json_pack("{s:i, s:s, s:O, s:O, s:s, s:I, s:O, s:O, s:I}", "version", STORE_VERSION, "id", i->image.id,
+                      "tags", tags, "digests", digests, "manifestDigest", i->image.manifest_digest, "size",
+                      (json_int_t) i->image.size, "layers", layers, "blobs", blobs, "saved", (json_int_t) i->saved_usec);
         text = j ? json_dumps(j, JSON_COMPACT) : NULL;
         if (!text)
                 return error_oom(error);
         r = write_file_atomic(s->images_fd, name, text, strlen(text), 0600, 0);
         if (r < 0)
-                return error_set(error, r, "Cannot write to the image store");
+                return store_write_failed(s, r, error);
         store_sync_later(s);
         return 0;
 }
@@ -275,9 +279,9 @@ int store_name_image(ImageStore *s, StoredImage *i, const char *tag, const char 
                         continue;
                 strv_remove(other->image.repo_tags, tag);
                 image_find_pinned(s, other);
-                /* At the next start the newer file would have to win; say so if it can't be told. */
+                /* If it can't be written, the next start finds the later file to be right. */
                 if (image_save(s, other, NULL) < 0)
-                        log_warning("Cannot take the tag %s away from image %s on disk, ignoring", tag, other->image.id);
+                        log_debug("Cannot take the tag %s away from image %s on disk, ignoring", tag, other->image.id);
         }
         return 0;
 }
@@ -299,7 +303,8 @@ Image *image_store_find(ImageStore *s, const char *reference) {
                 if (!name)
                         return NULL;
                 for (size_t i = 0; i < s->n_images; i++)
-                        if (strv_contains(r.digest ? s->images[i]->image.repo_digests : s->images[i]->image.repo_tags, name))
+                        if (strv_contains(r.digest ? s->images[i]->image.repo_digests : s->images[i]->image.repo_tags,
+                                          name))
                                 return &s->images[i]->image;
         }
 
@@ -352,6 +357,14 @@ static int load_strv(const json_t *j, const char *key, char ***ret) {
         return list ? json_to_strv(list, ret) : -EINVAL;
 }
 
+/* A tag means one image: of two that have it the one saved later. */
+static void settle_tags(StoredImage *a, StoredImage *b) {
+        StoredImage *earlier = a->saved_usec < b->saved_usec ? a : b, *later = earlier == a ? b : a;
+
+        STRV_FOREACH(t, later->image.repo_tags)
+                strv_remove(earlier->image.repo_tags, *t);
+}
+
 static int image_load(ImageStore *s, const char *name, StoredImage **ret) {
         _cleanup_(stored_image_freep) StoredImage *i = calloc(1, sizeof *i);
         _cleanup_strv_free_ char **layers = NULL;
@@ -383,8 +396,9 @@ static int image_load(ImageStore *s, const char *name, StoredImage **ret) {
         if (!streq(expected, name) || store_find_id(s, id))
                 return -EINVAL;
         i->image.size = (uint64_t) json_integer_value(json_object_get(j, "size"));
-        if ((r = load_strv(j, "tags", &i->image.repo_tags)) < 0 || (r = load_strv(j, "digests", &i->image.repo_digests)) < 0 ||
-            (r = load_strv(j, "layers", &layers)) < 0 || (r = load_strv(j, "blobs", &i->blobs)) < 0)
+        if ((r = load_strv(j, "tags", &i->image.repo_tags)) < 0 ||
+            (r = load_strv(j, "digests", &i->image.repo_digests)) < 0 || (r = load_strv(j, "layers", &layers)) < 0 ||
+            (r = load_strv(j, "blobs", &i->blobs)) < 0)
                 return r;
         STRV_FOREACH(b, i->blobs)
                 if (!digest_is_valid(*b))
@@ -403,7 +417,8 @@ static int image_load(ImageStore *s, const char *name, StoredImage **ret) {
                 ImageLayer *layer = store_find_layer_by_name(s, *l);
 
                 if (!layer) {
-                        /* The uses taken so far are only taken back, nothing is removed: somebody else may need them. */
+                        /* The uses taken so far are only taken back, nothing is removed: somebody else may need them.
+                         */
                         for (size_t k = 0; k < i->n_layers; k++)
                                 i->layers[k]->n_users--;
                         i->n_layers = 0;
@@ -414,6 +429,9 @@ static int image_load(ImageStore *s, const char *name, StoredImage **ret) {
         r = stored_image_list_layers(i);
         if (r < 0)
                 return r;
+        i->saved_usec = (uint64_t) json_integer_value(json_object_get(j, "saved"));
+        for (size_t k = 0; k < s->n_images; k++)
+                settle_tags(s->images[k], i);
         image_find_pinned(s, i);
         r = image_register(s, i);
         if (r < 0)
@@ -435,7 +453,8 @@ static int load_one(int dir_fd, const char *name, void *userdata) {
                 return MIN(r, 0);
 
         aside = strprintf("%s.damaged", name);
-        log_warning_errno(r, "Image file %s/images/%s can't be used and is set aside; the image has to be pulled again",
+        log_warning_errno(r,
+                          "Image file %s/images/%s can't be used and is set aside; the image has to be pulled again",
                           s->directory, name);
         if (aside && renameat(s->images_fd, name, s->images_fd, aside) < 0)
                 log_warning_errno(-errno, "Cannot rename it, ignoring");

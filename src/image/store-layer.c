@@ -3,8 +3,8 @@
  *   layers/N/fs          the tree
  *   layers/N/layer.json  {"version", "diffID", "chain"?, "bytes", "inodes", "opaqueRoot"}
  *   layers/N/implied     the directories it implies, each ended by NUL; only with a chain
- *   layers/N/unsynced    a symbolic link to the boot ID, until a sync has passed. A layer with another boot's ID may have
- *                        lost anything in a power cut and is thrown away: so no pull ever waits for the disk.
+ *   layers/N/unsynced    a symbolic link to the boot ID, until a sync has passed. A layer with another boot's ID may
+ * have lost anything in a power cut and is thrown away: so no pull ever waits for the disk.
  *
  * A layer appears by one rename from tmp/ and disappears by one rename to it. */
 
@@ -106,8 +106,9 @@ static int layer_write(int dir_fd, const ImageLayer *l) {
         _cleanup_json_ json_t *j = NULL;
         _cleanup_free_ char *text = NULL;
 
-        j = json_pack("{s:i, s:s, s:s*, s:I, s:I, s:b}", "version", STORE_VERSION, "diffID", l->diff_id, "chain", l->chain,
-                      "bytes", (json_int_t) l->bytes, "inodes", (json_int_t) l->inodes, "opaqueRoot", l->opaque_root);
+        j = json_pack("{s:i, s:s, s:s*, s:I, s:I, s:b}", "version", STORE_VERSION, "diffID", l->diff_id, "chain",
+                      l->chain, "bytes", (json_int_t) l->bytes, "inodes", (json_int_t) l->inodes, "opaqueRoot",
+                      l->opaque_root);
         text = j ? json_dumps(j, JSON_COMPACT) : NULL;
         if (!text)
                 return -ENOMEM;
@@ -138,14 +139,14 @@ int store_commit_layer(ImageStore *s, const char *temporary, const char *diff_id
                 return error_set(error, fd, "Cannot open a layer's directory");
         r = layer_write(fd, l);
         if (r < 0)
-                return error_set(error, r, "Cannot write a layer's file");
+                return store_write_failed(s, r, error);
         r = read_boot_id(boot_id);
         if (r >= 0 && symlinkat(boot_id, fd, "unsynced") < 0)
                 r = -errno;
         if (r < 0)
-                return error_set(error, r, "Cannot write a layer's file");
+                return store_write_failed(s, r, error);
         if (renameat(s->tmp_fd, temporary, s->layers_fd, l->name) < 0)
-                return error_set(error, -errno, "Cannot put a layer into the image store");
+                return store_write_failed(s, -errno, error);
         r = layer_register(s, l);
         if (r < 0) {
                 remove_directory(s, l->name);
@@ -158,7 +159,7 @@ int store_commit_layer(ImageStore *s, const char *temporary, const char *diff_id
 }
 
 int store_adopt_layer(ImageStore *s, ImageLayer *const *layers, size_t i, Error *error) {
-        const char *const argv[] = { s->unpack_path, "adopt", NULL };
+        const char *const argv[] = {s->unpack_path, "adopt", NULL};
         _cleanup_close_ int list_fd = -1;
         _cleanup_free_ char *path = NULL;
         _cleanup_free_ int *fds = NULL;
@@ -215,7 +216,8 @@ static int layer_load(ImageStore *s, const char *name, const char *boot_id, Imag
         if (n >= 0) {
                 target[n] = '\0';
                 if (!streq(target, boot_id)) {
-                        log_info("Layer %s of the image store wasn't safe on disk when the machine stopped, removing it",
+                        log_info("Layer %s of the image store wasn't safe on disk when the machine stopped, removing "
+                                 "it",
                                  name);
                         return 0;
                 }
@@ -261,7 +263,9 @@ static int load_one(int dir_fd, const char *name, void *userdata) {
         c->store->next_layer = MAX(c->store->next_layer, number + 1);
         r = layer_load(c->store, name, c->boot_id, &l);
         if (r < 0)
-                return r == -ENOMEM ? r : (log_warning_errno(r, "Cannot read layer %s of the image store, ignoring", name), 0);
+                return r == -ENOMEM ? r
+                                    : (log_warning_errno(r, "Cannot read layer %s of the image store, ignoring", name),
+                                       0);
         if (r == 0) {
                 remove_directory(c->store, name);
                 return 0;
@@ -277,7 +281,7 @@ static int load_one(int dir_fd, const char *name, void *userdata) {
 }
 
 int store_load_layers(ImageStore *s) {
-        LoadContext c = { .store = s };
+        LoadContext c = {.store = s};
         int r;
 
         r = read_boot_id(c.boot_id);

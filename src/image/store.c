@@ -9,8 +9,8 @@
 #include "basic/log.h"
 #include "image/store.h"
 
-#define PARALLEL_LAYERS_DEFAULT 3U
-#define PARALLEL_LAYERS_MAX 64U
+#define PARALLEL_LAYERS_DEFAULT       3U
+#define PARALLEL_LAYERS_MAX           64U
 #define PROGRESS_TIMEOUT_DEFAULT_USEC (60 * USEC_PER_SEC)
 
 int list_append(void *array, size_t *n, void *item) {
@@ -33,6 +33,17 @@ void list_remove(void *array, size_t *n, const void *item) {
                         (*n)--;
                         return;
                 }
+}
+
+int store_write_failed(const ImageStore *s, int r, Error *error) {
+        if (r == -ENOSPC || r == -EDQUOT) {
+                (void) error_setf(error, GRPC_RESOURCE_EXHAUSTED,
+                                 "No space left on the file system of the image store %s: remove images or make it "
+                                 "larger",
+                                 s->directory);
+                return r;
+        }
+        return error_set(error, r, "Cannot write to the image store %s", s->directory);
 }
 
 ImageStore *store_ref(ImageStore *s) {
@@ -121,11 +132,13 @@ int image_store_open(sd_event *event, const ImageStoreConfig *config, ImageStore
         s->layers_path = strprintf("%s/layers", config->directory);
         s->unpack_path = strdup(config->unpack_path);
         s->pinned = strv_copy(config->pinned);
-        s->max_parallel_layers = MIN(config->max_parallel_layers ? config->max_parallel_layers : PARALLEL_LAYERS_DEFAULT,
-                                     PARALLEL_LAYERS_MAX);
+        s->max_parallel_layers =
+                        MIN(config->max_parallel_layers ? config->max_parallel_layers : PARALLEL_LAYERS_DEFAULT,
+                            PARALLEL_LAYERS_MAX);
         s->progress_timeout_usec =
                         config->progress_timeout_usec ? config->progress_timeout_usec : PROGRESS_TIMEOUT_DEFAULT_USEC;
-        if (!s->directory || !s->layers_path || !s->unpack_path || (config->pinned && config->pinned[0] && !s->pinned) ||
+        if (!s->directory || !s->layers_path || !s->unpack_path ||
+            (config->pinned && config->pinned[0] && !s->pinned) ||
             (config->registries_directory && !(s->registries_directory = strdup(config->registries_directory))))
                 return error_oom(error);
         r = http_client_new(event, &s->http);
@@ -237,7 +250,7 @@ static int collect_blob(int dir_fd, const char *name, void *userdata) {
                 (void) unlinkat(dir_fd, name, 0);
                 return 0;
         }
-        store_remove_unneeded_blobs(s, (char *const[]) { digest, NULL });
+        store_remove_unneeded_blobs(s, (char *const[]){digest, NULL});
         return 0;
 }
 
@@ -298,11 +311,11 @@ int image_store_fs_info(ImageStore *s, ImageFsInfo *ret, Error *error) {
         if (r < 0)
                 return error_set(error, r, "Cannot find the file system of %s", s->directory);
         (void) clock_gettime(CLOCK_REALTIME, &ts);
-        *ret = (ImageFsInfo) {
-                .timestamp_nsec = (uint64_t) ts.tv_sec * NSEC_PER_SEC + (uint64_t) ts.tv_nsec,
-                .mountpoint = mountpoint,
-                .used_bytes = s->bytes,
-                .inodes_used = s->inodes,
+        *ret = (ImageFsInfo){
+                        .timestamp_nsec = (uint64_t) ts.tv_sec * NSEC_PER_SEC + (uint64_t) ts.tv_nsec,
+                        .mountpoint = mountpoint,
+                        .used_bytes = s->bytes,
+                        .inodes_used = s->inodes,
         };
         return 0;
 }

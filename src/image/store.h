@@ -10,30 +10,31 @@
 #include "image/registry.h"
 
 /* What the store keeps in memory and on disk, at most. */
-#define STORE_IMAGES_MAX 10000U
+#define STORE_IMAGES_MAX      10000U
 #define STORE_IMAGE_NAMES_MAX 1000U
-#define STORE_FILE_MAX (1024U * 1024U)
-#define STORE_VERSION 1
+#define STORE_FILE_MAX        (1024U * 1024U)
+#define STORE_VERSION         1
 
 typedef struct ImageLayer {
         ImageStore *store;
-        unsigned n_users;      /* images, holds and pulls */
-        char *name;            /* below layers/ */
+        unsigned n_users; /* images, holds and pulls */
+        char *name;       /* below layers/ */
         char *diff_id;
-        char *chain;           /* of all layers up to this one, when it took directories' modes from those below; else NULL */
-        bool adopted;          /* that has been done */
-        bool opaque_root;      /* nothing below it shows */
-        bool unsynced;         /* would not survive a power cut yet */
+        char *chain;  /* of all layers up to this one, when it took directories' modes from those below; else NULL */
+        bool adopted; /* that has been done */
+        bool opaque_root; /* nothing below it shows */
+        bool unsynced;    /* would not survive a power cut yet */
         uint64_t bytes, inodes;
 } ImageLayer;
 
 typedef struct StoredImage {
-        Image image;           /* first: Image * and StoredImage * are one address */
-        ImageStore *store;     /* NULL once it was removed */
-        ImageLayer **layers;   /* all of them, lowest first, a use of each; image.layers leaves out what can't show */
+        Image image;         /* first: Image * and StoredImage * are one address */
+        ImageStore *store;   /* NULL once it was removed */
+        ImageLayer **layers; /* all of them, lowest first, a use of each; image.layers leaves out what can't show */
         size_t n_layers;
-        char **blobs;          /* digests of the manifests and configs it needs */
+        char **blobs; /* digests of the manifests and configs it needs */
         uint64_t blob_bytes;
+        uint64_t saved_usec; /* CLOCK_REALTIME */
 } StoredImage;
 
 typedef struct ImageHold {
@@ -43,7 +44,7 @@ typedef struct ImageHold {
 } ImageHold;
 
 struct ImageStore {
-        unsigned n_ref;        /* the owner's, and one for each fiber under way */
+        unsigned n_ref; /* the owner's, and one for each fiber under way */
         bool closing;
         sd_event *event;
         HttpClient *http;
@@ -81,6 +82,9 @@ struct ImageStore {
 ImageStore *store_ref(ImageStore *s);
 ImageStore *store_unref(ImageStore *s);
 DEFINE_TRIVIAL_CLEANUP_FUNC(ImageStore *, store_unref);
+
+/* What a failure to write means to whoever pulls. Returns r. */
+int store_write_failed(const ImageStore *s, int r, Error *error);
 
 /* Pointer arrays: append, and take out by value. */
 int list_append(void *array, size_t *n, void *item);
@@ -120,8 +124,8 @@ int store_load_images(ImageStore *s);
 StoredImage *stored_image_free(StoredImage *i);
 DEFINE_TRIVIAL_CLEANUP_FUNC(StoredImage *, stored_image_free);
 StoredImage *store_find_id(ImageStore *s, const char *id);
-/* Gives an image a tag (taking it from another) and a digest name, either may be NULL, and saves it. Adds it to the store
- * if it is new; the store owns it then. */
+/* Gives an image a tag (taking it from another) and a digest name, either may be NULL, and saves it. Adds it to the
+ * store if it is new; the store owns it then. */
 int store_name_image(ImageStore *s, StoredImage *i, const char *tag, const char *digest, Error *error);
 void store_forget_image(ImageStore *s, StoredImage *i);
 int store_write_blob(ImageStore *s, const char *digest, const void *data, size_t size, Error *error);

@@ -2,6 +2,7 @@
 """rktlet-unpack against layers made by hand: what it must do, and what a hostile layer must not get.
 
 usage: test-unpack.py RKTLET-UNPACK   (as root; prints TAP)"""
+
 import gzip
 import hashlib
 import io
@@ -26,8 +27,19 @@ def test(f):
     return f
 
 
-def member(name, type=tarfile.REGTYPE, data=b"", mode=0o644, uid=0, gid=0, mtime=1000000000, link="", pax=None,
-           major=0, minor=0):
+def member(
+    name,
+    type=tarfile.REGTYPE,
+    data=b"",
+    mode=0o644,
+    uid=0,
+    gid=0,
+    mtime=1000000000,
+    link="",
+    pax=None,
+    major=0,
+    minor=0,
+):
     t = tarfile.TarInfo(name)
     t.type, t.mode, t.uid, t.gid, t.mtime, t.linkname = type, mode, uid, gid, mtime, link
     t.size = len(data)
@@ -110,8 +122,13 @@ def run(blob, diff=None, digest=None, size=None, plain=None, base=None, piecewis
     fd = os.open(root, os.O_RDONLY)
     implied_path = os.path.join(top, "implied")
     implied = os.open(implied_path, os.O_RDWR | os.O_CREAT, 0o600)
-    args = [UNPACK, "layer", digest or sha(blob), str(len(blob) if size is None else size),
-            diff or sha(blob if plain is None else plain)]
+    args = [
+        UNPACK,
+        "layer",
+        digest or sha(blob),
+        str(len(blob) if size is None else size),
+        diff or sha(blob if plain is None else plain),
+    ]
     stdin = {"input": blob}
     writer = None
     if piecewise:
@@ -121,7 +138,7 @@ def run(blob, diff=None, digest=None, size=None, plain=None, base=None, piecewis
             os.close(r)
             try:
                 for i in range(0, len(blob), piecewise):
-                    os.write(w, blob[i:i + piecewise])
+                    os.write(w, blob[i : i + piecewise])
             finally:
                 os._exit(0)
         os.close(w)
@@ -153,10 +170,17 @@ def refused(*members, code=DATA_LOSS, text="", **k):
 
 @test
 def files_directories_links_with_owner_mode_and_time():
-    r = good(directory("./", mode=0o711, mtime=5), directory("etc/", mode=0o750, uid=3, gid=4, mtime=77),
-             member("etc/a", data=b"hello", mode=0o4755, uid=1000, gid=1001, mtime=12345),
-             member("etc/sticky", mode=0o2755, gid=7), symlink("etc/l", "a", uid=5, mtime=99), hardlink("etc/h", "etc/a"),
-             directory("tmp", mode=0o1777), directory("etc/x"), member("etc/x/late"))
+    r = good(
+        directory("./", mode=0o711, mtime=5),
+        directory("etc/", mode=0o750, uid=3, gid=4, mtime=77),
+        member("etc/a", data=b"hello", mode=0o4755, uid=1000, gid=1001, mtime=12345),
+        member("etc/sticky", mode=0o2755, gid=7),
+        symlink("etc/l", "a", uid=5, mtime=99),
+        hardlink("etc/h", "etc/a"),
+        directory("tmp", mode=0o1777),
+        directory("etc/x"),
+        member("etc/x/late"),
+    )
     assert r.read("etc/a") == b"hello"
     s = r.stat("etc/a")
     assert (s.st_mode & 0o7777, s.st_uid, s.st_gid, s.st_mtime, s.st_nlink) == (0o4755, 1000, 1001, 12345, 2)
@@ -174,8 +198,11 @@ def files_directories_links_with_owner_mode_and_time():
 
 @test
 def devices_and_fifos():
-    r = good(member("c", tarfile.CHRTYPE, major=1, minor=3, mode=0o666, uid=9), member("b", tarfile.BLKTYPE, major=8, minor=1),
-             member("p", tarfile.FIFOTYPE, mode=0o600))
+    r = good(
+        member("c", tarfile.CHRTYPE, major=1, minor=3, mode=0o666, uid=9),
+        member("b", tarfile.BLKTYPE, major=8, minor=1),
+        member("p", tarfile.FIFOTYPE, mode=0o600),
+    )
     s = r.stat("c")
     assert stat.S_ISCHR(s.st_mode) and s.st_rdev == os.makedev(1, 3) and s.st_mode & 0o777 == 0o666 and s.st_uid == 9
     assert stat.S_ISBLK(r.stat("b").st_mode) and stat.S_ISFIFO(r.stat("p").st_mode)
@@ -196,12 +223,22 @@ def all_header_formats_and_long_names():
 @test
 def extended_attributes_a_container_may_have():
     cap = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0).decode("latin-1")
-    r = good(member("f", data=b"x", uid=5, pax={"SCHILY.xattr.security.capability": cap, "SCHILY.xattr.user.a": "b",
-                                                  "SCHILY.xattr.trusted.overlay.redirect": "/etc",
-                                                  "SCHILY.xattr.trusted.overlay.metacopy": "",
-                                                  "SCHILY.xattr.user.overlay.opaque": "y",
-                                                  "SCHILY.xattr.security.selinux": "x"}),
-             directory("d", pax={"SCHILY.xattr.trusted.overlay.opaque": "y", "SCHILY.xattr.user.k": "v"}))
+    r = good(
+        member(
+            "f",
+            data=b"x",
+            uid=5,
+            pax={
+                "SCHILY.xattr.security.capability": cap,
+                "SCHILY.xattr.user.a": "b",
+                "SCHILY.xattr.trusted.overlay.redirect": "/etc",
+                "SCHILY.xattr.trusted.overlay.metacopy": "",
+                "SCHILY.xattr.user.overlay.opaque": "y",
+                "SCHILY.xattr.security.selinux": "x",
+            },
+        ),
+        directory("d", pax={"SCHILY.xattr.trusted.overlay.opaque": "y", "SCHILY.xattr.user.k": "v"}),
+    )
     assert sorted(os.listxattr(r.path("f"))) == ["security.capability", "user.a"], os.listxattr(r.path("f"))
     assert os.getxattr(r.path("f"), "user.a") == b"b"
     assert os.getxattr(r.path("f"), "security.capability")[:4] == b"\x01\0\0\x02"
@@ -210,8 +247,14 @@ def extended_attributes_a_container_may_have():
 
 @test
 def whiteouts_become_devices_and_opaque_directories():
-    r = good(directory("a"), member("a/.wh.gone"), member("a/.wh..wh..opq"), member("b/.wh.x"), member(".wh.top"),
-             member("a/.wh..wh.plnk/1"))
+    r = good(
+        directory("a"),
+        member("a/.wh.gone"),
+        member("a/.wh..wh..opq"),
+        member("b/.wh.x"),
+        member(".wh.top"),
+        member("a/.wh..wh.plnk/1"),
+    )
     assert r.whiteout("a/gone") and r.opaque("a") and r.whiteout("b/x") and r.whiteout("top")
     assert r.implied == [b"a/.wh..wh.plnk", b"b"] or r.implied == [b"b"], r.implied
     assert not r.opaque("b")
@@ -219,8 +262,20 @@ def whiteouts_become_devices_and_opaque_directories():
 
 @test
 def a_whiteout_and_a_file_of_the_same_layer_in_either_order():
-    r = good(directory("d1"), member("d1/f", data=b"1"), member(".wh.d1"), member(".wh.d2"), directory("d2"), member("d2/f"),
-             member("f1"), member(".wh.f1"), member(".wh.f2"), member("f2", data=b"2"), member(".wh.d3"), member("d3/e/f"))
+    r = good(
+        directory("d1"),
+        member("d1/f", data=b"1"),
+        member(".wh.d1"),
+        member(".wh.d2"),
+        directory("d2"),
+        member("d2/f"),
+        member("f1"),
+        member(".wh.f1"),
+        member(".wh.f2"),
+        member("f2", data=b"2"),
+        member(".wh.d3"),
+        member("d3/e/f"),
+    )
     assert r.read("d1/f") == b"1" and r.opaque("d1") and r.opaque("d2") and not r.whiteout("f1")
     assert r.read("f2") == b"2" and r.opaque("d3") and not r.opaque("d3/e")
 
@@ -235,7 +290,11 @@ def an_opaque_root_is_reported():
 def whiteouts_that_delete_no_file_are_refused():
     refused(member(".wh."))
     refused(member(".wh..."))
-    refused(member("a/.wh..", ))
+    refused(
+        member(
+            "a/.wh..",
+        )
+    )
 
 
 @test
@@ -261,8 +320,15 @@ def links_never_lead_out_of_the_tree():
         f.write("safe")
     up = "../" * 40
     for target in (outside, up.rstrip("/") + outside):
-        r = good(symlink("out", target), member("out/new", data=b"x"), member("out/victim", data=b"hit"),
-                 member("out/.wh.gone"), symlink("out/s", "/"), directory("out/dir"), member("out/d/e/f"))
+        r = good(
+            symlink("out", target),
+            member("out/new", data=b"x"),
+            member("out/victim", data=b"hit"),
+            member("out/.wh.gone"),
+            symlink("out/s", "/"),
+            directory("out/dir"),
+            member("out/d/e/f"),
+        )
         assert os.listdir(outside) == ["victim"] and open(outside + "/victim").read() == "safe"
         assert r.read(outside.strip("/") + "/victim") == b"hit"
         assert r.whiteout(outside.strip("/") + "/gone")
@@ -299,7 +365,9 @@ def link_loops_and_files_as_directories_are_refused():
     refused(symlink("a", "a"), member("a/x"))
     refused(member("f"), member("f/x"), text="isn't one")
     refused(member("p", tarfile.FIFOTYPE), member("p/x"))
-    refused(symlink("l", ""), )
+    refused(
+        symlink("l", ""),
+    )
 
 
 @test
@@ -331,9 +399,58 @@ def a_missing_link_target_is_made():
 
 @test
 def replaced_things_are_gone():
-    r = good(directory("d"), directory("d/e"), member("d/e/f"), member("d", data=b"file"), member("x"), directory("x"),
-             member("y", data=b"1"), member("y", data=b"22"))
+    r = good(
+        directory("d"),
+        directory("d/e"),
+        member("d/e/f"),
+        member("d", data=b"file"),
+        member("x"),
+        directory("x"),
+        member("y", data=b"1"),
+        member("y", data=b"22"),
+    )
     assert r.read("d") == b"file" and os.path.isdir(r.path("x")) and r.read("y") == b"22"
+    # Times are set at the end, on what is then a directory.
+    r = good(
+        directory("d", mtime=5),
+        directory("d/e", mtime=6),
+        symlink("d", "/x/y", mtime=7),
+        directory("x", mtime=8),
+        directory("z", mtime=9),
+        member("z/f"),
+    )
+    assert (
+        r.stat("d").st_mtime == 7
+        and r.stat("x").st_mtime == 8
+        and r.stat("z").st_mtime == 9
+        and not os.path.lexists(r.path("x/y"))
+    )
+
+
+@test
+def groups_handed_down_by_a_directory_are_not_taken():
+    r = good(
+        directory("g", mode=0o2775, gid=50),
+        member("g/f"),
+        directory("g/d", mode=0o711),
+        member("g/d/f", gid=3),
+        symlink("g/l", "x"),
+        member("g/p", tarfile.FIFOTYPE),
+        member("g/n/f"),
+    )
+    for n, gid, mode in (
+        ("g", 50, 0o2775),
+        ("g/f", 0, 0o644),
+        ("g/d", 0, 0o711),
+        ("g/d/f", 3, 0o644),
+        ("g/l", 0, 0o777),
+        ("g/p", 0, 0o644),
+    ):
+        s = r.stat(n)
+        assert (s.st_gid, s.st_mode & 0o7777) == (gid, mode), (n, s)
+    for gid in (0, 1000):
+        r = good(directory("d", mode=0o1777, uid=1000, gid=gid), member("d/f"))
+        assert r.stat("d").st_uid == 1000 and r.stat("d").st_mode & 0o7777 == 0o1777 and r.stat("d/f").st_uid == 0
 
 
 @test
@@ -347,6 +464,7 @@ def trees_deeper_than_a_path():
     # Each link leads 300 levels below the one before.
     def links(n):
         return [symlink("l%d" % i, (("l%d/" % (i - 1)) if i else "") + "/".join(["d"] * 300)) for i in range(n)]
+
     refused(*links(60), *[member("l%d/f" % i) for i in range(60)])
     r = good(*links(20), *[member("l%d/f" % i) for i in range(20)])
     assert len(r.implied) == 6000
@@ -362,20 +480,40 @@ def trees_deeper_than_a_path():
 def sparse_files():
     # GNU's pax sparse format 1.0: a map in front of the data.
     data = b"2\n0\n5\n1048576\n5\n".ljust(512, b"\0") + b"hello" + b"world"
-    r = good(member("s", data=data, pax={"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "real",
-                                         "GNU.sparse.realsize": str(8 << 20)}))
+    r = good(
+        member(
+            "s",
+            data=data,
+            pax={
+                "GNU.sparse.major": "1",
+                "GNU.sparse.minor": "0",
+                "GNU.sparse.name": "real",
+                "GNU.sparse.realsize": str(8 << 20),
+            },
+        )
+    )
     s = r.stat("real")
     assert s.st_size == 8 << 20 and s.st_blocks * 512 < 1 << 20
     assert r.read("real")[1048576:1048581] == b"world"
     # A bomb of nothing takes nothing; beyond what files can be it is refused.
     bomb = b"0\n".ljust(512, b"\0")
     pax = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "real"}
-    assert good(member("s", data=bomb, pax=dict(pax, **{"GNU.sparse.realsize": str(1 << 40)}))).stat("real").st_blocks < 100
+    assert (
+        good(member("s", data=bomb, pax=dict(pax, **{"GNU.sparse.realsize": str(1 << 40)}))).stat("real").st_blocks
+        < 100
+    )
     for size in (1 << 60, (1 << 63) - 1, -1):
         r = run(tar(member("s", data=bomb, pax=dict(pax, **{"GNU.sparse.realsize": str(size)}))))
         assert r.code in (NO_SPACE, DATA_LOSS), (size, r.code, r.error)
-    r = run(tar(member("s", data=b"1\n900000000000\n5\n".ljust(512, b"\0") + b"hello",
-                       pax=dict(pax, **{"GNU.sparse.realsize": "10"}))))
+    r = run(
+        tar(
+            member(
+                "s",
+                data=b"1\n900000000000\n5\n".ljust(512, b"\0") + b"hello",
+                pax=dict(pax, **{"GNU.sparse.realsize": "10"}),
+            )
+        )
+    )
     assert r.code == DATA_LOSS, r.error
 
 
@@ -464,7 +602,7 @@ def zstd_in_all_its_forms():
     z = zstd(t)
     assert run(z[:-1], plain=t).code == DATA_LOSS and run(z[:50], plain=t).code == DATA_LOSS
     u = bytearray(z)
-    u[len(u) // 2] ^= 0xff
+    u[len(u) // 2] ^= 0xFF
     assert run(bytes(u), plain=t).code == DATA_LOSS
     # A frame that asks for a window of 2 GiB.
     r = run(b"\x28\xb5\x2f\xfd\0" + bytes([21 << 3]) + struct.pack("<I", (5 << 3) | 1)[:3] + b"hello")
@@ -476,6 +614,7 @@ def other_compressions_are_named():
     t = tar(member("f"))
     import bz2
     import lzma
+
     for z, name in ((bz2.compress(t), "bzip2"), (lzma.compress(t), "xz"), (b"\x04\x22\x4d\x18" + b"x" * 100, "lz4")):
         r = run(z)
         assert r.code == UNIMPLEMENTED and name in r.error, r.error
@@ -540,11 +679,16 @@ def the_process_is_confined():
     z = gzip.compress(tar(member("f", data=b"x" * 100000)))
     os.write(w, z[:20])
     import threading
+
     result = {}
 
     def go():
-        result["p"] = with_fds([tree, implied], [UNPACK, "layer", sha(z), str(len(z)), "sha256:" + "0" * 64], stdin=r,
-                               stderr=subprocess.PIPE)
+        result["p"] = with_fds(
+            [tree, implied],
+            [UNPACK, "layer", sha(z), str(len(z)), "sha256:" + "0" * 64],
+            stdin=r,
+            stderr=subprocess.PIPE,
+        )
 
     t = threading.Thread(target=go)
     t.start()
@@ -552,8 +696,11 @@ def the_process_is_confined():
         time.sleep(0.02)
         for pid in os.listdir("/proc"):
             try:
-                if pid.isdigit() and b"rktlet-unpack" in open("/proc/%s/cmdline" % pid, "rb").read() and \
-                        os.readlink("/proc/%s/root" % pid) == top + "/fs":
+                if (
+                    pid.isdigit()
+                    and b"rktlet-unpack" in open("/proc/%s/cmdline" % pid, "rb").read()
+                    and os.readlink("/proc/%s/root" % pid) == top + "/fs"
+                ):
                     result["status"] = open("/proc/%s/status" % pid).read()
                     result["limits"] = open("/proc/%s/limits" % pid).read()
             except OSError:
@@ -579,15 +726,34 @@ def adopt(names, trees):
 
 @test
 def implied_directories_take_after_the_layers_below():
-    lowest = good(directory("tmp", mode=0o1777, uid=1, mtime=42), directory("a", mode=0o700), directory("a/b", mode=0o701),
-                  directory("c"), directory("c/d", mode=0o700), directory("o"), directory("o/p", mode=0o700), directory("q", mode=0o700))
-    middle = good(member(".wh.a"), directory("o"), member("o/.wh..wh..opq"), symlink("q", "tmp"), directory("keep", mode=0o700))
-    top = good(member("tmp/x"), member("a/b/f"), member("c/d/f"), member("o/p/f"), member("q/f"), member(".wh.keep"),
-               member("keep/f"), member("new/f"))
+    lowest = good(
+        directory("tmp", mode=0o1777, uid=1, mtime=42),
+        directory("a", mode=0o700),
+        directory("a/b", mode=0o701),
+        directory("c"),
+        directory("c/d", mode=0o700),
+        directory("o"),
+        directory("o/p", mode=0o700),
+        directory("q", mode=0o700),
+    )
+    middle = good(
+        member(".wh.a"), directory("o"), member("o/.wh..wh..opq"), symlink("q", "tmp"), directory("keep", mode=0o700)
+    )
+    top = good(
+        member("tmp/x"),
+        member("a/b/f"),
+        member("c/d/f"),
+        member("o/p/f"),
+        member("q/f"),
+        member(".wh.keep"),
+        member("keep/f"),
+        member("new/f"),
+    )
     adopt(top.implied, [top.root, middle.root, lowest.root])
 
     def mode(n):
         return top.stat(n).st_mode & 0o7777
+
     assert mode("tmp") == 0o1777 and top.stat("tmp").st_uid == 1 and top.stat("tmp").st_mtime == 42
     assert mode("a") == 0o755 and mode("a/b") == 0o755  # deleted in between
     assert mode("c/d") == 0o700 and mode("o/p") == 0o755 and mode("q") == 0o755 and mode("keep") == 0o755
@@ -619,6 +785,7 @@ try:
             print("ok %d - %s # %.1f s" % (n, f.__name__, time.monotonic() - start), flush=True)
         except Exception:
             import traceback
+
             failed += 1
             print("not ok %d - %s" % (n, f.__name__), flush=True)
             traceback.print_exc()

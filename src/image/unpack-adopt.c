@@ -1,6 +1,6 @@
-/* A layer that has a/b/file and no entries for a and a/b shows those two directories, in the merged tree, over the ones
- * of the layers below: so they get the owner, mode and time that are found there, as if the file had been written into
- * the merged tree. */
+/* A layer that has a/b/file and no entries for a and a/b shows those two directories, in the merged tree, over the
+ * ones of the layers below: so they get the owner, mode and time that are found there, as if the file had been written
+ * into the merged tree. */
 
 #include <fcntl.h>
 #include <limits.h>
@@ -15,8 +15,8 @@
 
 static int open_plain(int root_fd, const char *path, int flags) {
         struct open_how how = {
-                .flags = (uint64_t) (unsigned) (flags | O_CLOEXEC),
-                .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+                        .flags = (uint64_t) (unsigned) (flags | O_CLOEXEC),
+                        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
         };
         int fd = (int) syscall(SYS_openat2, root_fd, path, &how, sizeof how);
 

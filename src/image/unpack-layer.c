@@ -6,7 +6,7 @@
 #include <sys/xattr.h>
 
 #include "basic/string-util.h"
-#include "image/unpack.h"
+#include "image/unpack-tree.h"
 
 static void archive_freep(struct archive **a) {
         if (*a)
@@ -39,8 +39,9 @@ static int archive_failed(struct archive *a, Error *error) {
         return error_setf(error, GRPC_DATA_LOSS, "The layer's tar archive is damaged: %s", strempty(text));
 }
 
-/* Extended attributes that mean something in a container. Everything else says something to the host: trusted.overlay.*
- * would let a layer point into others, security.ima or SELinux labels belong to the node's policy. */
+/* Extended attributes that mean something in a container. Everything else says something to the host:
+ * trusted.overlay.* would let a layer point into others, security.ima or SELinux labels belong to the node's policy.
+ */
 static int set_xattrs(int fd, struct archive_entry *e, Error *error) {
         const char *name;
         const void *value;
@@ -69,7 +70,8 @@ static int write_contents(struct archive *a, struct archive_entry *e, int fd, ui
         la_int64_t end = 0;
 
         if (size < 0 || size > UNPACK_FILE_SIZE_MAX)
-                return error_setf(error, GRPC_RESOURCE_EXHAUSTED, "The layer has a file of %lld bytes", (long long) size);
+                return error_setf(error, GRPC_RESOURCE_EXHAUSTED, "The layer has a file of %lld bytes",
+                                  (long long) size);
 
         for (;;) {
                 const void *data;
@@ -93,7 +95,7 @@ static int write_contents(struct archive *a, struct archive_entry *e, int fd, ui
                         if (k < 0) {
                                 if (errno == EINTR)
                                         continue;
-                                return error_set(error, -errno, "Cannot write a file of the layer");
+                                return tree_failed(error, -errno, "Cannot write a file of the layer");
                         }
                         data = (const char *) data + k;
                         n -= (size_t) k;
@@ -102,7 +104,7 @@ static int write_contents(struct archive *a, struct archive_entry *e, int fd, ui
                 }
         }
         if (end < size && ftruncate(fd, size) < 0)
-                return error_set(error, -errno, "Cannot write a file of the layer");
+                return tree_failed(error, -errno, "Cannot write a file of the layer");
         *ret_written = written;
         return 0;
 }
@@ -111,13 +113,14 @@ static int entry_metadata(struct archive_entry *e, UnpackMetadata *ret, Error *e
         la_int64_t uid = archive_entry_uid(e), gid = archive_entry_gid(e);
 
         if (uid < 0 || uid >= UINT32_MAX || gid < 0 || gid >= UINT32_MAX)
-                return error_setf(error, GRPC_DATA_LOSS, "The layer has a file of owner %lld:%lld, which no system has",
-                                  (long long) uid, (long long) gid);
-        *ret = (UnpackMetadata) {
-                .mode = archive_entry_perm(e) & 07777,
-                .uid = (uid_t) uid,
-                .gid = (gid_t) gid,
-                .mtime = { .tv_sec = archive_entry_mtime(e), .tv_nsec = archive_entry_mtime_nsec(e) },
+                return error_setf(error, GRPC_DATA_LOSS,
+                                  "The layer has a file of owner %lld:%lld, which no system has", (long long) uid,
+                                  (long long) gid);
+        *ret = (UnpackMetadata){
+                        .mode = archive_entry_perm(e) & 07777,
+                        .uid = (uid_t) uid,
+                        .gid = (gid_t) gid,
+                        .mtime = {.tv_sec = archive_entry_mtime(e), .tv_nsec = archive_entry_mtime_nsec(e)},
         };
         if (ret->mtime.tv_nsec < 0 || ret->mtime.tv_nsec > 999999999)
                 ret->mtime.tv_nsec = 0;
@@ -147,8 +150,8 @@ static int unpack_entry(struct archive *a, struct archive_entry *e, UnpackTree *
 
         switch (archive_entry_filetype(e)) {
         case AE_IFDIR:
-                r = unpack_tree_directory(t, path, &m, &fd, error);
-                if (r < 0)
+                r = unpack_tree_directory(t, path, &m, archive_entry_xattr_count(e) > 0 ? &fd : NULL, error);
+                if (r < 0 || fd < 0)
                         return r;
                 return set_xattrs(fd, e, error);
 
@@ -159,9 +162,9 @@ static int unpack_entry(struct archive *a, struct archive_entry *e, UnpackTree *
                 r = write_contents(a, e, fd, &written, error);
                 if (r < 0)
                         return r;
-                /* A change of owner takes file capabilities away, so that comes first. */
-                if (fchown(fd, m.uid, m.gid) < 0)
-                        return error_set(error, -errno, "Cannot set a file's owner");
+                r = unpack_tree_file_owner(t, fd, &m, error);
+                if (r < 0)
+                        return r;
                 r = set_xattrs(fd, e, error);
                 if (r < 0)
                         return r;
@@ -173,10 +176,10 @@ static int unpack_entry(struct archive *a, struct archive_entry *e, UnpackTree *
         case AE_IFCHR:
         case AE_IFBLK:
         case AE_IFIFO:
-                return unpack_tree_node(t, path, archive_entry_filetype(e),
-                                        makedev((unsigned) archive_entry_rdevmajor(e),
-                                                (unsigned) archive_entry_rdevminor(e)),
-                                        &m, error);
+                return unpack_tree_node(
+                                t, path, archive_entry_filetype(e),
+                                makedev((unsigned) archive_entry_rdevmajor(e), (unsigned) archive_entry_rdevminor(e)),
+                                &m, error);
 
         default:
                 return error_setf(error, GRPC_DATA_LOSS, "The layer's tar archive has an entry of an unknown kind");
@@ -185,11 +188,12 @@ static int unpack_entry(struct archive *a, struct archive_entry *e, UnpackTree *
 
 int unpack_layer(UnpackStream *s, UnpackTree *t, Error *error) {
         _cleanup_(archive_freep) struct archive *a = archive_read_new();
-        Reader reader = { .stream = s, .error = error };
+        Reader reader = {.stream = s, .error = error};
         uint64_t n_entries = 0;
         int r;
 
-        if (!a || archive_read_support_format_tar(a) != ARCHIVE_OK || archive_read_support_format_empty(a) != ARCHIVE_OK)
+        if (!a || archive_read_support_format_tar(a) != ARCHIVE_OK ||
+            archive_read_support_format_empty(a) != ARCHIVE_OK)
                 return error_oom(error);
         if (archive_read_open(a, &reader, NULL, read_callback, NULL) != ARCHIVE_OK)
                 return archive_failed(a, error);

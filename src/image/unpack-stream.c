@@ -1,5 +1,5 @@
-/* The compressed layer as a stream: read, hashed, decompressed, hashed again, in pieces that stay in the cache. What it
- * is shows its first bytes, as everywhere in the field: media types are wrong too often. */
+/* The compressed layer as a stream: read, hashed, decompressed, hashed again, in pieces that stay in the cache. What
+ * it is shows its first bytes, as everywhere in the field: media types are wrong too often. */
 
 #include <openssl/evp.h>
 #include <zlib.h>
@@ -12,7 +12,7 @@
 #include "basic/string-util.h"
 #include "image/unpack.h"
 
-#define IN_SIZE (256U * 1024U)
+#define IN_SIZE  (256U * 1024U)
 #define OUT_SIZE (256U * 1024U)
 /* zstd's window: 128 MiB is what the format's own default decoder accepts. */
 #define ZSTD_WINDOW_LOG_MAX 27
@@ -26,11 +26,11 @@ typedef enum Compression {
 
 struct UnpackStream {
         int fd;
-        uint64_t size, n_in;      /* compressed: announced, read */
+        uint64_t size, n_in; /* compressed: announced, read */
         uint64_t out_max, n_out;
         Compression compression;
         bool eof;
-        bool in_frame;            /* within a gzip member or zstd frame */
+        bool in_frame; /* within a gzip member or zstd frame */
         EVP_MD_CTX *in_hash, *out_hash;
         uint8_t *in, *out;
         size_t in_start, in_end;
@@ -123,8 +123,13 @@ static int detect(UnpackStream *s, Error *error) {
                 size_t size;
                 const char *name;
         } unsupported[] = {
-                { "\xfd" "7zXZ\0", 6, "xz" }, { "BZh", 3, "bzip2" }, { "\x04\x22\x4d\x18", 4, "lz4" },
-                { "\x5d\0\0", 3, "lzma" }, { "PK\3\4", 4, "zip" },
+                        {"\xfd"
+                         "7zXZ\0",
+                         6, "xz"},
+                        {"BZh", 3, "bzip2"},
+                        {"\x04\x22\x4d\x18", 4, "lz4"},
+                        {"\x5d\0\0", 3, "lzma"},
+                        {"PK\3\4", 4, "zip"},
         };
         const uint8_t *p;
         size_t n;
@@ -139,10 +144,11 @@ static int detect(UnpackStream *s, Error *error) {
         n = s->in_end;
         for (size_t i = 0; i < ELEMENTSOF(unsupported); i++)
                 if (n >= unsupported[i].size && memcmp(p, unsupported[i].magic, unsupported[i].size) == 0)
-                        return error_setf(error, GRPC_UNIMPLEMENTED,
-                                          "The layer is compressed by %s, which is not supported: gzip, zstd and plain "
-                                          "tar are",
-                                          unsupported[i].name);
+                        return error_setf(
+                                        error, GRPC_UNIMPLEMENTED,
+                                        "The layer is compressed by %s, which is not supported: gzip, zstd and plain "
+                                        "tar are",
+                                        unsupported[i].name);
 
         if (n >= 2 && p[0] == 0x1f && p[1] == 0x8b) {
                 s->compression = COMPRESSION_GZIP;
@@ -223,15 +229,16 @@ static int run_gzip(UnpackStream *s, size_t *ret_n, Error *error) {
 #endif
 
 static int run_zstd(UnpackStream *s, size_t *ret_n, Error *error) {
-        ZSTD_inBuffer in = { .src = s->in, .size = s->in_end, .pos = s->in_start };
-        ZSTD_outBuffer out = { .dst = s->out, .size = OUT_SIZE };
+        ZSTD_inBuffer in = {.src = s->in, .size = s->in_end, .pos = s->in_start};
+        ZSTD_outBuffer out = {.dst = s->out, .size = OUT_SIZE};
         size_t r;
 
         r = ZSTD_decompressStream(s->zstd, &out, &in);
         if (ZSTD_isError(r)) {
                 if (ZSTD_getErrorCode(r) == ZSTD_error_frameParameter_windowTooLarge)
-                        return error_setf(error, GRPC_RESOURCE_EXHAUSTED,
-                                          "The layer needs a zstd window of more than 128 MiB, which is not supported");
+                        return error_setf(
+                                        error, GRPC_RESOURCE_EXHAUSTED,
+                                        "The layer needs a zstd window of more than 128 MiB, which is not supported");
                 if (ZSTD_getErrorCode(r) == ZSTD_error_memory_allocation)
                         return error_oom(error);
                 return damaged(error, "zstd");
@@ -308,7 +315,8 @@ ssize_t unpack_stream_next(UnpackStream *s, const void **ret, Error *error) {
         s->n_out += n;
         if (s->n_out > s->out_max)
                 return error_setf(error, GRPC_RESOURCE_EXHAUSTED,
-                                  "The layer unpacks to more than the %llu bytes that are free on the file system of the "
+                                  "The layer unpacks to more than the %llu bytes that are free on the file system of "
+                                  "the "
                                   "image store",
                                   (unsigned long long) s->out_max);
         /* A plain layer has one digest. */

@@ -6,6 +6,7 @@
 #include <locale.h>
 #include <openssl/evp.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/statvfs.h>
 
 #include "basic/file-util.h"
@@ -33,6 +34,9 @@ static int command_layer(char **args, Error *error) {
         r = unpack_tree_new(UNPACK_TREE_FD, &tree, error);
         if (r < 0)
                 return r;
+        /* Whoever reads from the daemon without one would find the end of the layer too early, and tmp/ in use. */
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+                return error_set(error, -errno, "Cannot ask to end with the daemon");
         /* Names in pax headers are UTF-8 and have to stay so. Before the sandbox: it reads files. */
         if (!setlocale(LC_CTYPE, "C.UTF-8") && !setlocale(LC_CTYPE, "C.utf8"))
                 return error_setf(error, GRPC_INTERNAL, "The locale C.UTF-8 is missing");
@@ -50,8 +54,8 @@ static int command_layer(char **args, Error *error) {
         if (r < 0)
                 return r;
         (void) dprintf(STDOUT_FILENO, "%llu %llu %zu %d\n", (unsigned long long) unpack_tree_bytes(tree),
-                       (unsigned long long) unpack_tree_inodes(tree), unpack_tree_implied(tree),
-                       unpack_tree_opaque_root(tree));
+                      (unsigned long long) unpack_tree_inodes(tree), unpack_tree_implied(tree),
+                      unpack_tree_opaque_root(tree));
         return 0;
 }
 
@@ -102,10 +106,10 @@ int main(int argc, char **argv) {
                 const char *name;
                 int (*func)(char **args, Error *error);
         } commands[] = {
-                { "layer", command_layer },
-                { "adopt", command_adopt },
-                { "remove", command_remove },
-                { "sync", command_sync },
+                        {"layer", command_layer},
+                        {"adopt", command_adopt},
+                        {"remove", command_remove},
+                        {"sync", command_sync},
         };
         _cleanup_error_ Error error = ERROR_INIT;
         int r = -EINVAL;
@@ -121,7 +125,7 @@ int main(int argc, char **argv) {
                                         return EXIT_SUCCESS;
                         }
         (void) error_setf(&error, r == -EINVAL ? GRPC_INVALID_ARGUMENT : grpc_code_from_errno(r),
-                          "rktlet-unpack is started by rktlet");
+                         "rktlet-unpack is started by rktlet");
         (void) dprintf(STDERR_FILENO, "%s\n", strempty(error.message));
         return (int) error.code;
 }

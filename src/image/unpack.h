@@ -15,12 +15,12 @@
 #include "basic/error.h"
 #include "basic/macro.h"
 
-#define UNPACK_TREE_FD 3
+#define UNPACK_TREE_FD    3
 #define UNPACK_IMPLIED_FD 4
 
 /* A layer's entries, all kinds; and the memory its paths may take while it is unpacked. */
 #define UNPACK_ENTRIES_MAX 4000000U
-#define UNPACK_PATHS_MAX (256U * 1024U * 1024U)
+#define UNPACK_PATHS_MAX   (256U * 1024U * 1024U)
 /* A file's apparent size: sparse files cost nothing, but no file system takes more. */
 #define UNPACK_FILE_SIZE_MAX (INT64_C(1) << 43)
 
@@ -49,10 +49,13 @@ int unpack_tree_new(int root_fd, UnpackTree **ret, Error *error);
 UnpackTree *unpack_tree_free(UnpackTree *t);
 DEFINE_TRIVIAL_CLEANUP_FUNC(UnpackTree *, unpack_tree_free);
 
-/* path is as the archive has it. Each makes missing parents and replaces what is there. */
+/* path is as the archive has it. Each makes missing parents and replaces what is there. A directory is only opened
+ * when ret_fd is given. */
 int unpack_tree_directory(UnpackTree *t, const char *path, const UnpackMetadata *m, int *ret_fd, Error *error);
 int unpack_tree_file(UnpackTree *t, const char *path, const UnpackMetadata *m, int *ret_fd, Error *error);
-/* To be called once the file has its contents: owner, extended attributes set by the caller, then mode bits and time. */
+/* Once the file has its contents: its owner, which takes file capabilities away; then the caller sets extended
+ * attributes; then mode bits and time. */
+int unpack_tree_file_owner(UnpackTree *t, int fd, const UnpackMetadata *m, Error *error);
 int unpack_tree_file_finish(UnpackTree *t, int fd, const UnpackMetadata *m, uint64_t written, Error *error);
 int unpack_tree_symlink(UnpackTree *t, const char *path, const char *target, const UnpackMetadata *m, Error *error);
 int unpack_tree_node(UnpackTree *t, const char *path, mode_t type, dev_t rdev, const UnpackMetadata *m, Error *error);

@@ -27,7 +27,7 @@ static int begin_frame(WebSocket *w) {
         bool fin = w->header[0] & FIN;
         uint64_t n = length;
 
-        if ((w->header[0] & RESERVED) || !(w->header[1] & MASKED))
+        if (w->header[0] & RESERVED)
                 return -EPROTO;
         if (length == 126) {
                 n = (uint64_t) w->header[2] << 8 | w->header[3];
@@ -104,6 +104,9 @@ int websocket_feed(WebSocket *w, uint8_t *data, size_t size) {
                 if (w->header_size < header_need(w)) {
                         w->header[w->header_size++] = *data++;
                         size--;
+                        /* Said at once: the mask that is missing would be waited for. */
+                        if (w->header_size == 2 && !(w->header[1] & MASKED))
+                                return -EPROTO;
                         if (w->header_size < header_need(w))
                                 continue;
                         r = begin_frame(w);
@@ -149,7 +152,7 @@ int websocket_accept(const char *key, char ret[static WEBSOCKET_ACCEPT_SIZE + 1]
         unsigned n;
 
         if (strlen(key) != KEY_SIZE || EVP_DecodeBlock(nonce, (const unsigned char *) key, KEY_SIZE) != 18 ||
-            !endswith(key, "=="))
+            !endswith(key, "==") || key[KEY_SIZE - 3] == '=')
                 return -EINVAL;
         memcpy(text, key, KEY_SIZE);
         memcpy(text + KEY_SIZE, guid, sizeof guid);

@@ -18,6 +18,7 @@ enum { STDIN, STDOUT, STDERR, _STREAM_MAX };
 typedef struct Exec {
         NativeEngine *engine;
         const EngineContainer *c;
+        const NativeContainer *container;
         const EngineExec *exec;
         Error *error;
 
@@ -181,6 +182,7 @@ static int spawn(Exec *x) {
                                   .stdin_fd = x->child[STDIN],
                                   .stdout_fd = x->child[STDOUT],
                                   .stderr_fd = x->child[STDERR],
+                                  .oom_score_adj = native_container_oom_score_adj(x->container),
                                   .cgroup_fd = x->cgroup.fd,
                                   .pass_fds = (const int[]) { x->process_fd, x->log_fd },
                                   .n_pass_fds = 2,
@@ -255,6 +257,7 @@ int native_container_exec(Engine *engine, const EngineContainer *c, const Engine
         if (r < 0)
                 return r;
         _cleanup_(native_container_unrefp) _unused_ NativeContainer *held = native_container_ref(n);
+        x.container = n;
         r = exec_process_file(c, exec->argv, exec->tty, &x.uid, &x.gid, &x.process_fd, error);
         if (r < 0)
                 return r;

@@ -182,6 +182,7 @@ int native_container_exec_sync(Engine *engine, const EngineContainer *c, const c
                                 .argv = runtime_argv,
                                 .output_max = ENGINE_EXEC_OUTPUT_MAX,
                                 .error_max = ENGINE_EXEC_OUTPUT_MAX,
+                                .oom_score_adj = native_container_oom_score_adj(n),
                                 .cgroup_fd = g.fd,
                                 .pass_fds = (const int[]) { process_fd, log_fd },
                                 .n_pass_fds = 2,

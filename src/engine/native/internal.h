@@ -52,6 +52,8 @@ typedef struct NativeContainer {
         char *start_error; /* why it can't be started; then there is no unit */
         int memory_events_fd;
         sd_event_source *memory_events_source;
+        int slice_memory_events_fd; /* of the cgroup above: it is still there when the container's own has gone */
+        uint64_t slice_oom_kills;   /* its count when the container was followed first */
         unsigned n_execs;
         FiberQueue changed;
         UT_hash_handle hh;
@@ -81,6 +83,9 @@ char *unit_text(const char *format, ...) _printf_(1, 2);
 int log_fields_new(const EnginePod *pod, const EngineContainer *c, char ***ret);
 /* Kills all processes of a unit's cgroup, at once and without a race; nothing there: 0. */
 int cgroup_kill(const char *control_group);
+/* The OOM score of the container's main process as text in static memory, for what is executed beside it; NULL when it
+ * can't be read. */
+const char *native_container_oom_score_adj(const NativeContainer *n);
 /* Waits until a cgroup has no process any more, or is gone. */
 int cgroup_wait_empty(const char *control_group, uint64_t timeout_usec);
 

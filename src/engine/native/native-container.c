@@ -26,6 +26,7 @@ NativeContainer *native_container_unref(NativeContainer *n) {
         unit_watch_free(n->watch);
         sd_event_source_disable_unref(n->memory_events_source);
         (void) safe_close(n->memory_events_fd);
+        (void) safe_close(n->slice_memory_events_fd);
         free(n->id);
         free(n->pod_id);
         free(n->unit);
@@ -54,6 +55,7 @@ int native_container_new(NativeEngine *e, const EngineContainer *c, NativeContai
                 return error_oom(error);
         n->n_ref = 1;
         n->memory_events_fd = -1;
+        n->slice_memory_events_fd = -1;
         n->state.phase = ENGINE_CONTAINER_CREATED;
         n->id = strdup(c->id);
         n->pod_id = strdup(c->pod->id);
@@ -143,19 +145,30 @@ static void begin_exit(NativeContainer *n) {
 
 /* --- out of memory ----------------------------------------------------------------------------------------------- */
 
-/* The number of its processes that the kernel ended for want of memory; 0 when it can't be read (any more). */
-static uint64_t count_oom_kills(const NativeContainer *n) {
+/* The number of processes that the kernel ended for want of memory; 0 when it can't be read (any more). */
+static uint64_t read_oom_kills(int memory_events_fd) {
         char text[512], *line;
         ssize_t size;
 
-        if (n->memory_events_fd < 0)
+        if (memory_events_fd < 0)
                 return 0;
-        size = pread(n->memory_events_fd, text, sizeof text - 1, 0);
+        size = pread(memory_events_fd, text, sizeof text - 1, 0);
         if (size <= 0)
                 return 0;
         text[size] = 0;
         line = strstr(text, "oom_kill ");
         return line ? strtoull(line + STRLEN("oom_kill "), NULL, 10) : 0;
+}
+
+static uint64_t count_oom_kills(const NativeContainer *n) {
+        return read_oom_kills(n->memory_events_fd);
+}
+
+/* A container whose main process was killed loses its cgroup at once, before anybody can read it. The cgroup above
+ * counts what happened below. */
+static bool killed_below_slice(const NativeContainer *n, const UnitState *state) {
+        return state->exec_main_code != CLD_EXITED && state->exec_main_status == SIGKILL &&
+               read_oom_kills(n->slice_memory_events_fd) > n->slice_oom_kills;
 }
 
 /* The file is gone with the cgroup, so it is read when the kernel tells, not when the end is seen. */
@@ -181,6 +194,20 @@ static void watch_memory(NativeContainer *n) {
         if (r < 0)
                 log_debug_errno(r, "The memory events of container %s can't be watched, ignoring", n->id);
         n->state.oom_killed = count_oom_kills(n) > 0;
+        n->slice_memory_events_fd = openat(dir_fd, "../memory.events", O_RDONLY | O_CLOEXEC);
+        n->slice_oom_kills = read_oom_kills(n->slice_memory_events_fd);
+}
+
+const char *native_container_oom_score_adj(const NativeContainer *n) {
+        static char score[16];
+        _cleanup_free_ char *text = NULL;
+        char path[64];
+
+        (void) snprintf(path, sizeof path, "/proc/%d/oom_score_adj", n->state.pid);
+        if (n->state.pid <= 0 || read_file(AT_FDCWD, path, sizeof score - 1, &text, NULL) < 0)
+                return NULL;
+        (void) snprintf(score, sizeof score, "%.*s", (int) strcspn(text, "\n"), text);
+        return score;
 }
 
 /* --- following --------------------------------------------------------------------------------------------------- */
@@ -189,7 +216,7 @@ static void take_exit(NativeContainer *n, const UnitState *state) {
         n->state.finished_usec = state->exec_main_exit_usec ?: now_usec(CLOCK_REALTIME);
         n->state.exit_code =
                         state->exec_main_code == CLD_EXITED ? state->exec_main_status : 128 + state->exec_main_status;
-        if (streq_ptr(state->result, "oom-kill") || count_oom_kills(n) > 0)
+        if (streq_ptr(state->result, "oom-kill") || count_oom_kills(n) > 0 || killed_below_slice(n, state))
                 n->state.oom_killed = true;
         if (n->state.exit_code == 0)
                 n->state.oom_killed = false; /* it was another process, and the container got over it */
