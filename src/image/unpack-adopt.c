@@ -35,30 +35,41 @@ typedef enum Sight {
         SIGHT_FOUND,
 } Sight;
 
-/* What a layer says about a path: it walks from the top, because a file, a whiteout or an opaque directory on the way
- * decides as well. *ret_fd on SIGHT_FOUND. */
+/* What a layer says about a path: it walks from the top, a step at a time (so that a deep path costs its depth and no
+ * more), because a file, a whiteout or an opaque directory on the way decides as well. *ret_fd on SIGHT_FOUND. */
 static Sight look(int root_fd, const char *path, int *ret_fd) {
-        char prefix[PATH_MAX];
+        _cleanup_close_ int fd = -1;
         bool opaque = false;
 
-        for (const char *p = path;; p++) {
-                _cleanup_close_ int fd = -1;
+        for (const char *p = path;;) {
+                size_t n = strcspn(p, "/");
+                char name[NAME_MAX + 1];
+                int next;
 
-                if (*p && *p != '/')
-                        continue;
-                memcpy(prefix, path, (size_t) (p - path));
-                prefix[p - path] = '\0';
-                fd = open_plain(root_fd, prefix, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-                if (fd == -ENOENT)
-                        return opaque ? SIGHT_HIDDEN : SIGHT_NOTHING;
-                if (fd < 0)
+                if (n > NAME_MAX)
                         return SIGHT_HIDDEN;
-                opaque = opaque || is_opaque(fd);
-                if (!*p) {
-                        *ret_fd = TAKE_FD(fd);
-                        return SIGHT_FOUND;
+                if (n > 0) {
+                        memcpy(name, p, n);
+                        name[n] = '\0';
+                        next = open_plain(fd < 0 ? root_fd : fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+                        if (next == -ENOENT)
+                                return opaque ? SIGHT_HIDDEN : SIGHT_NOTHING;
+                        if (next < 0)
+                                return SIGHT_HIDDEN;
+                        if (fd >= 0)
+                                (void) close(fd);
+                        fd = next;
+                        opaque = opaque || is_opaque(fd);
                 }
+                p += n;
+                if (!*p)
+                        break;
+                p++;
         }
+        if (fd < 0)
+                return SIGHT_HIDDEN;
+        *ret_fd = TAKE_FD(fd);
+        return SIGHT_FOUND;
 }
 
 static int adopt(const char *path, const int *tree_fds, size_t n_trees, Error *error) {
