@@ -131,7 +131,7 @@ func run() error {
 	show("systemctl", "status", "--no-pager", "--full", "--lines=0", "rktlet.service")
 	show("systemctl", "status", "--no-pager", "--full", "--lines=5", "rktlet-pod-"+sandbox.PodSandboxId+".service")
 	show("systemctl", "status", "--no-pager", "--full", "--lines=5", "rktlet-ctr-"+created.ContainerId+".service")
-	show("systemd-cgls", "--no-pager", "--full", "--unit", "kubepods.slice")
+	show("systemd-cgls", "--no-pager", "--xattr=no", "--cgroup-id=no", "--unit", "kubepods.slice")
 	show("busctl", "--no-pager", "tree", "org.rktlet1")
 	title("The container's log, %s", filepath.Join(logs, "httpd/0.log"))
 	text, err := os.ReadFile(filepath.Join(logs, "httpd/0.log"))
