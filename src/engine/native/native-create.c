@@ -216,6 +216,19 @@ static int write_config(Creation *k) {
         return r < 0 ? error_set(k->error, r, "cannot write %s", path) : 0;
 }
 
+/* The runtime makes device nodes and mounts there, and follows a symbolic link of the image out of the rootfs while it
+ * does so. */
+static int check_mount_points(int rootfs_fd, Error *error) {
+        static const char *const names[] = { "dev", "proc", "sys" };
+        struct stat st;
+
+        for (size_t i = 0; i < ELEMENTSOF(names); i++)
+                if (fstatat(rootfs_fd, names[i], &st, AT_SYMLINK_NOFOLLOW) >= 0 && !S_ISDIR(st.st_mode))
+                        return error_setf(error, GRPC_FAILED_PRECONDITION,
+                                          "/%s of the image is no directory: it cannot be mounted there", names[i]);
+        return 0;
+}
+
 static int make_root(Creation *k) {
         const Image *image = k->c->image;
         _cleanup_free_ char *socket_path = strprintf("%s/pod.sock", k->c->pod->run_directory);
@@ -225,6 +238,9 @@ static int make_root(Creation *k) {
         if (!socket_path)
                 return error_oom(k->error);
         r = rootfs_mount(k->c, k->engine->scratch, &fd, k->error);
+        if (r < 0)
+                return r;
+        r = check_mount_points(fd, k->error);
         if (r < 0)
                 return r;
         r = oci_user_resolve(fd,
