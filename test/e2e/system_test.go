@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -161,8 +162,9 @@ func (f footprint) without(other footprint) []string {
 }
 
 // leavesNothing takes a footprint now, and when the test (with all its clean-up registered later) is done compares: units,
-// mounts, interfaces, addresses, rules, folders, cgroups and processes that were not there before are an error.
-func leavesNothing(t testing.TB) {
+// mounts, interfaces, addresses, rules, folders, cgroups and processes that were not there before are an error, but for
+// those that begin as said.
+func leavesNothing(t testing.TB, allowed ...string) {
 	t.Helper()
 	before := takeFootprint(t)
 	t.Cleanup(func() {
@@ -174,6 +176,7 @@ func leavesNothing(t testing.TB) {
 			kept := left[:0]
 			for _, line := range left {
 				switch {
+				case slices.ContainsFunc(allowed, func(begin string) bool { return strings.HasPrefix(line, begin) }):
 				case strings.HasPrefix(line, "link cni0"), strings.HasPrefix(line, "rule -A POSTROUTING"),
 					strings.HasPrefix(line, "rule -A PREROUTING"), strings.HasPrefix(line, "rule -A OUTPUT"),
 					strings.HasPrefix(line, "rule :CNI-HOSTPORT-"), strings.HasPrefix(line, "rule -A CNI-HOSTPORT-MASQ"),

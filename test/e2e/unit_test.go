@@ -199,7 +199,9 @@ func TestDaemonRestartKeepsContainersLogsAndExitCodes(t *testing.T) {
 }
 
 func TestDaemonKilledAgainAndAgainUnderWorkLosesNothing(t *testing.T) {
-	leavesNothing(t)
+	// The bridge plugin, killed with the daemon between deleting the interface and the last iptables call, leaves an empty
+	// chain: it learns the chain's name from the interface, so no later DEL can find it.
+	leavesNothing(t, "rule :CNI-")
 	keeper := runPod(t, withNetwork)
 	c := keeper.run(sh(counting))
 	c.waitForLog(" 500\n")
