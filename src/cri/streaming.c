@@ -22,7 +22,7 @@ static void streaming_free(void *userdata) {
         free(s);
 }
 
-/* --- exec --------------------------------------------------------------------------------------------------------- */
+/* --- exec -------------------------------------------------------------------------------------------------------- */
 
 static int exec_started(EnginePipes *pipes, void *userdata) {
         Streaming *s = userdata;
@@ -53,7 +53,7 @@ static int exec_run(StreamSession *session, void *userdata, int *ret_exit_code, 
 
 static const StreamOps exec_ops = { .run = exec_run, .free = streaming_free };
 
-/* --- attach ------------------------------------------------------------------------------------------------------- */
+/* --- attach ------------------------------------------------------------------------------------------------------ */
 
 #define ATTACH_TRIES 3U /* a pod's process that was killed is back at once */
 
@@ -71,8 +71,8 @@ static int watch_exit(void *userdata) {
 
 static int attach_run(StreamSession *session, void *userdata, int *ret_exit_code, Error *error) {
         Streaming *s = userdata;
-        EngineAttachFlags flags = (s->request.in ? ENGINE_ATTACH_STDIN : 0) | (s->request.out ? ENGINE_ATTACH_STDOUT : 0) |
-                                  (s->request.err ? ENGINE_ATTACH_STDERR : 0);
+        EngineAttachFlags flags = (s->request.in ? ENGINE_ATTACH_STDIN : 0) |
+                                  (s->request.out ? ENGINE_ATTACH_STDOUT : 0) | (s->request.err ? ENGINE_ATTACH_STDERR : 0);
         Fiber *watcher = NULL;
         int r = 0;
 
@@ -103,7 +103,8 @@ static int attach_run(StreamSession *session, void *userdata, int *ret_exit_code
         if (s->container->phase != CONTAINER_RUNNING && r != -ECANCELED && r != -ENOBUFS)
                 r = 0;
         if (r == -ENOBUFS)
-                return error_setf(error, GRPC_ABORTED, "detached: the client did not read as fast as the container writes; "
+                return error_setf(error, GRPC_ABORTED,
+                                  "detached: the client did not read as fast as the container writes; "
                                   "all of it is in the container's log"), r;
         if (r < 0)
                 return error_set(error, r, "cannot go on attached to the container");
@@ -113,7 +114,7 @@ static int attach_run(StreamSession *session, void *userdata, int *ret_exit_code
 
 static const StreamOps attach_ops = { .run = attach_run, .free = streaming_free };
 
-/* --- port-forward ------------------------------------------------------------------------------------------------- */
+/* --- port-forward ------------------------------------------------------------------------------------------------ */
 
 static int forward_connect(uint16_t port, void *userdata, int *ret_fd, Error *error) {
         const Streaming *s = userdata;
@@ -128,7 +129,7 @@ static int forward_connect(uint16_t port, void *userdata, int *ret_fd, Error *er
 
 static const StreamOps forward_ops = { .connect = forward_connect, .free = streaming_free };
 
-/* --- requests ----------------------------------------------------------------------------------------------------- */
+/* --- requests ---------------------------------------------------------------------------------------------------- */
 
 /* Takes the streaming in any case. */
 static int prepare(CriCall *c, Streaming *s, char **ret_url, Error *error) {

@@ -146,7 +146,8 @@ typedef struct EngineOps {
         /* *ret_fd: a non-blocking SOCK_SEQPACKET socket that carries StreamPacket (stream/stream.h), with what the container
          * writes from now on; owned by the caller. It ends without a word when the pod's process is started again: attach
          * again. FailedPrecondition when stdin is asked for and there is none. */
-        int (*container_attach)(Engine *e, const EngineContainer *c, EngineAttachFlags flags, int *ret_fd, Error *error);
+        int (*container_attach)(Engine *e, const EngineContainer *c, EngineAttachFlags flags, int *ret_fd,
+                                Error *error);
         int (*container_reopen_log)(Engine *e, const EngineContainer *c, Error *error);
         /* Changes the limits of one that is created or runs; what isn't given stays as it is. */
         int (*container_update)(Engine *e, const EngineContainer *c,

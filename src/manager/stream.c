@@ -39,7 +39,7 @@ int pod_netns(Pod *p, char **ret, Error *error) {
 
 int pod_check_ready(const Pod *p, const char *what, Error *error) {
         if (p->phase != POD_READY)
-                return error_setf(error, GRPC_FAILED_PRECONDITION, "cannot %s pod %s: it is %s, not ready", what, p->id,
-                                  pod_phase_to_string(p->phase));
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "cannot %s pod %s: it is %s, not ready", what,
+                                  p->id, pod_phase_to_string(p->phase));
         return 0;
 }

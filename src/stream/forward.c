@@ -1,5 +1,5 @@
-/* Port-forward: the client opens two streams for each connection, "error" and "data", that carry the same request ID and
- * port. Each pair has a fiber that connects and then moves what comes back; another moves what goes there. */
+/* Port-forward: the client opens two streams for each connection, "error" and "data", that carry the same request ID
+ * and port. Each pair has a fiber that connects and then moves what comes back; another moves what goes there. */
 
 #include <fcntl.h>
 #include <sys/epoll.h>
@@ -22,7 +22,7 @@ typedef struct Forward {
         FiberQueue complete;
 } Forward;
 
-/* --- moving ------------------------------------------------------------------------------------------------------- */
+/* --- moving ------------------------------------------------------------------------------------------------------ */
 
 /* From the client into the pod. */
 static int move_up(void *userdata) {
@@ -83,7 +83,7 @@ static int move_down(Forward *f) {
         }
 }
 
-/* --- a pair ------------------------------------------------------------------------------------------------------- */
+/* --- a pair ------------------------------------------------------------------------------------------------------ */
 
 static void tell(Forward *f, int r, const Error *error) {
         _cleanup_free_ char *text = strprintf("cannot forward to port %u: %s", f->port,
@@ -182,11 +182,12 @@ void forwards_stop(StreamSession *s) {
                 (void) fiber_queue_wait(&s->forward_gone);
 }
 
-/* --- streams ------------------------------------------------------------------------------------------------------ */
+/* --- streams ----------------------------------------------------------------------------------------------------- */
 
 static Forward *find(StreamSession *s, const char *id, uint16_t port, bool is_data) {
         for (Forward *f = s->forwards; f; f = f->next)
-                if (streq(f->id, id) && f->port == port && !(is_data ? f->data : f->error) && !fiber_is_cancelled(f->fiber))
+                if (streq(f->id, id) && f->port == port && !(is_data ? f->data : f->error) &&
+                    !fiber_is_cancelled(f->fiber))
                         return f;
         return NULL;
 }

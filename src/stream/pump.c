@@ -1,6 +1,6 @@
 /* Moves bytes between a session's channels and what is behind them: pipes, a terminal, a packet socket. Each direction
- * is a fiber that reads only when what it read can go on at once, so that it can be cancelled at any wait without a byte
- * lost. */
+ * is a fiber that reads only when what it read can go on at once, so that it can be cancelled at any wait without a
+ * byte lost. */
 
 #include <fcntl.h>
 #include <sys/epoll.h>
@@ -17,7 +17,7 @@
 
 static char buffer[PUMP_SIZE]; /* never kept across a wait */
 
-/* --- out ---------------------------------------------------------------------------------------------------------- */
+/* --- out --------------------------------------------------------------------------------------------------------- */
 
 /* One block. 1: moved, 0: the end, -EAGAIN: nothing now. */
 static int move_out(Channel *c, int fd, size_t *moved) {
@@ -72,7 +72,7 @@ static int drain_out(Channel *c, int fd) {
         return r == -EAGAIN ? 0 : r;
 }
 
-/* --- in ----------------------------------------------------------------------------------------------------------- */
+/* --- in ---------------------------------------------------------------------------------------------------------- */
 
 static int pump_in(Pump *p, Channel *c) {
         StreamSession *s = p->session;
@@ -168,7 +168,7 @@ static int pump_resize(Pump *p, Channel *c) {
         }
 }
 
-/* --- of a command ------------------------------------------------------------------------------------------------- */
+/* --- of a command ------------------------------------------------------------------------------------------------ */
 
 static int run_pump(void *userdata) {
         Pump *p = userdata;

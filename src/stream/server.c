@@ -36,7 +36,7 @@ struct StreamServer {
 
 static const char *const kind_names[_STREAM_KIND_MAX] = { "exec", "attach", "portforward" };
 
-/* --- tokens ------------------------------------------------------------------------------------------------------- */
+/* --- tokens ------------------------------------------------------------------------------------------------------ */
 
 static void request_done(StreamRequest *q) {
         if (q->ops && q->ops->free)
@@ -120,7 +120,7 @@ static int take_token(StreamServer *s, const char *target, StreamRequest *ret) {
         return 0;
 }
 
-/* --- HTTP --------------------------------------------------------------------------------------------------------- */
+/* --- HTTP -------------------------------------------------------------------------------------------------------- */
 
 typedef struct Refusal {
         unsigned status;
@@ -188,7 +188,8 @@ static int upgrade_spdy(StreamSession *s, const HttpRequest *q, Refusal *refusal
                 s->protocol = port_forward ? find_protocol("portforward.k8s.io", 18, true, true)
                                            : find_protocol("channel.k8s.io", 14, true, false);
         if (!s->protocol) {
-                *refusal = (Refusal) { 403, "Forbidden", "none of the protocols in X-Stream-Protocol-Version is known here" };
+                *refusal = (Refusal) { 403, "Forbidden",
+                                       "none of the protocols in X-Stream-Protocol-Version is known here" };
                 return -EPROTONOSUPPORT;
         }
         n = snprintf(head, sizeof head,
@@ -215,7 +216,8 @@ static int upgrade_websocket(StreamSession *s, const HttpRequest *q, Refusal *re
         if (!given && !port_forward)
                 s->protocol = find_protocol("channel.k8s.io", 14, /* spdy= */ false, false);
         if (!s->protocol) {
-                *refusal = (Refusal) { 403, "Forbidden", "none of the protocols in Sec-WebSocket-Protocol is known here" };
+                *refusal = (Refusal) { 403, "Forbidden",
+                                       "none of the protocols in Sec-WebSocket-Protocol is known here" };
                 return -EPROTONOSUPPORT;
         }
         n = snprintf(head, sizeof head,
@@ -271,7 +273,8 @@ static int read_head(StreamSession *s, Buffer *b, size_t *ret_head, Refusal *ref
 
         while ((*ret_head = b->size > 0 ? http_head_size(b->data, b->size) : 0) == 0) {
                 if (b->size >= HTTP_HEAD_MAX) {
-                        *refusal = (Refusal) { 431, "Request Header Fields Too Large", "the request's head is too large" };
+                        *refusal = (Refusal) { 431, "Request Header Fields Too Large",
+                                               "the request's head is too large" };
                         return -EMSGSIZE;
                 }
                 n = connection_read(&s->connection, piece, sizeof piece, until);
@@ -308,7 +311,7 @@ static int serve(StreamSession *s) {
         return session_run(s, head.data + n, head.size - n);
 }
 
-/* --- sessions ----------------------------------------------------------------------------------------------------- */
+/* --- sessions ---------------------------------------------------------------------------------------------------- */
 
 static int run_connection(void *userdata) {
         StreamSession *s = userdata;
@@ -378,9 +381,10 @@ static int on_accept(sd_event_source *source, int fd, uint32_t events, void *use
         return 0;
 }
 
-/* --- server ------------------------------------------------------------------------------------------------------- */
+/* --- server ------------------------------------------------------------------------------------------------------ */
 
-static int make_address(const char *text, uint16_t port, struct sockaddr_storage *ret, socklen_t *ret_size, Error *error) {
+static int make_address(const char *text, uint16_t port, struct sockaddr_storage *ret, socklen_t *ret_size,
+                        Error *error) {
         struct sockaddr_in *in = (void *) ret;
         struct sockaddr_in6 *in6 = (void *) ret;
 

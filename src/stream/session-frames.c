@@ -9,7 +9,7 @@
 #define CHUNK_MAX PUMP_SIZE
 _Static_assert(CHUNK_MAX >= STREAM_PACKET_MAX, "a packet is one message");
 
-/* --- out ---------------------------------------------------------------------------------------------------------- */
+/* --- out --------------------------------------------------------------------------------------------------------- */
 
 /* SPDY's frames, in a message of their own where they are tunnelled. */
 static int put_spdy(StreamSession *s, const void *frame, size_t frame_size, const void *data, size_t size) {
@@ -27,8 +27,8 @@ static int put_spdy(StreamSession *s, const void *frame, size_t frame_size, cons
                               3);
 }
 
-static int put_message(StreamSession *s, WebSocketOpcode opcode, const void *first, size_t first_size, const void *data,
-                       size_t size) {
+static int put_message(StreamSession *s, WebSocketOpcode opcode, const void *first, size_t first_size,
+                       const void *data, size_t size) {
         uint8_t header[WEBSOCKET_HEADER_MAX];
         size_t header_size = websocket_put_header(header, opcode, first_size + size);
 
@@ -88,7 +88,7 @@ void session_put_end(StreamSession *s) {
                 (void) put_message(s, WEBSOCKET_CLOSE, normal, sizeof normal, NULL, 0);
 }
 
-/* --- in: SPDY ----------------------------------------------------------------------------------------------------- */
+/* --- in: SPDY ---------------------------------------------------------------------------------------------------- */
 
 static int on_stream(uint32_t id, const SpdyHeaders *h, bool fin, void *userdata) {
         StreamSession *s = userdata;
@@ -214,7 +214,7 @@ static const SpdyOps spdy_ops = {
         .going_away = on_going_away,
 };
 
-/* --- in: WebSocket ------------------------------------------------------------------------------------------------ */
+/* --- in: WebSocket ----------------------------------------------------------------------------------------------- */
 
 /* The first byte of a message: its channel. */
 static int begin_message(StreamSession *s, uint8_t first) {

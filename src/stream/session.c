@@ -41,7 +41,7 @@ bool session_has_streams(const StreamSession *s) {
         return true;
 }
 
-/* --- the work ----------------------------------------------------------------------------------------------------- */
+/* --- the work ---------------------------------------------------------------------------------------------------- */
 
 /* (fiber) The status can be longer than the room there is now. */
 static int put_all(Channel *c, const char *text) {
@@ -100,7 +100,7 @@ static int start(StreamSession *s) {
         return fiber_spawn(s->event, "stream-run", run_session, s, NULL, &s->runner);
 }
 
-/* --- streams ------------------------------------------------------------------------------------------------------ */
+/* --- streams ----------------------------------------------------------------------------------------------------- */
 
 static int kind_from_string(const char *type) {
         static const char *const names[_STREAM_CHANNEL_MAX] = { "stdin", "stdout", "stderr", "error", "resize" };
@@ -143,7 +143,7 @@ static int open_channels(StreamSession *s) {
         return 0;
 }
 
-/* --- reading ------------------------------------------------------------------------------------------------------ */
+/* --- reading ----------------------------------------------------------------------------------------------------- */
 
 static bool is_waiting_for_streams(const StreamSession *s) {
         return s->request.kind != STREAM_PORT_FORWARD && !s->runner;

@@ -1,6 +1,6 @@
 #pragma once
-/* What the files of this folder share: a session is one client's connection after the change of protocols, its channels
- * are SPDY streams or the numbers of a WebSocket sub-protocol. */
+/* What the files of this folder share: a session is one client's connection after the change of protocols, its
+ * channels are SPDY streams or the numbers of a WebSocket sub-protocol. */
 
 #include <uthash.h>
 

@@ -1,7 +1,7 @@
 #pragma once
-/* SPDY/3.1 framing, the server's side: bytes in, frames out through callbacks; no input or output of its own. Nothing is
- * kept but one control frame of bounded size and the state of the header compression. Specification: "SPDY Protocol -
- * Draft 3.1" (draft-mbelshe-httpbis-spdy). */
+/* SPDY/3.1 framing, the server's side: bytes in, frames out through callbacks; no input or output of its own. Nothing
+ * is kept but one control frame of bounded size and the state of the header compression. Specification: "SPDY Protocol
+ * - Draft 3.1" (draft-mbelshe-httpbis-spdy). */
 
 #include "basic/macro.h"
 

@@ -15,13 +15,13 @@ static json_t *exited(int exit_code) {
         message = strprintf("command terminated with non-zero exit code: %d", exit_code);
         if (!number || !message)
                 return NULL;
-        return json_pack("{s:{}, s:s, s:s, s:s, s:{s:[{s:s, s:s}]}}", "metadata", "status", "Failure", "message", message,
-                         "reason", "NonZeroExitCode", "details", "causes", "reason", "ExitCode", "message", number);
+        return json_pack("{s:{}, s:s, s:s, s:s, s:{s:[{s:s, s:s}]}}", "metadata", "status", "Failure", "message",
+                         message, "reason", "NonZeroExitCode", "details", "causes", "reason", "ExitCode", "message", number);
 }
 
 static json_t *failed(const char *message) {
-        return json_pack("{s:{}, s:s, s:s, s:s, s:{s:[{s:s}]}, s:i}", "metadata", "status", "Failure", "message", message,
-                         "reason", "InternalError", "details", "causes", "message", message, "code", 500);
+        return json_pack("{s:{}, s:s, s:s, s:s, s:{s:[{s:s}]}, s:i}", "metadata", "status", "Failure", "message",
+                         message, "reason", "InternalError", "details", "causes", "message", message, "code", 500);
 }
 
 char *status_text(unsigned version, int r, int exit_code, const Error *error) {

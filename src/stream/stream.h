@@ -1,8 +1,8 @@
 #pragma once
-/* The streaming server: where Exec, Attach and PortForward send the kubelet, which then speaks SPDY/3.1 or WebSocket to
- * us on behalf of a client. A request is prepared, which gives a URL with a token in it: secret, good for one use and a
- * minute. Whoever comes with it gets a session, whose work is done by the request's operations in a fiber that is
- * cancelled when the client is gone.
+/* The streaming server: where Exec, Attach and PortForward send the kubelet, which then speaks SPDY/3.1 or WebSocket
+ * to us on behalf of a client. A request is prepared, which gives a URL with a token in it: secret, good for one use
+ * and a minute. Whoever comes with it gets a session, whose work is done by the request's operations in a fiber that
+ * is cancelled when the client is gone.
  *
  * No client costs more than bounded memory: what it doesn't read isn't read from the container either. */
 
@@ -65,8 +65,8 @@ DEFINE_TRIVIAL_CLEANUP_FUNC(StreamServer *, stream_server_free);
 /* No new connections, and all sessions are cut; (fiber) returns when their fibers have ended. */
 int stream_server_stop(StreamServer *s, uint64_t timeout_usec);
 
-/* Keeps the request, with its userdata in any case (`free` is called on failure as well), and gives the URL that stands
- * for it, owned by the caller. */
+/* Keeps the request, with its userdata in any case (`free` is called on failure as well), and gives the URL that
+ * stands for it, owned by the caller. */
 int stream_server_prepare(StreamServer *s, const StreamRequest *request, char **ret_url, Error *error);
 
 /* For tests and metrics. */

@@ -9,7 +9,7 @@
 #include "stream/session.h"
 #include "stream/spdy-dictionary.h"
 
-/* --- SPDY --------------------------------------------------------------------------------------------------------- */
+/* --- SPDY -------------------------------------------------------------------------------------------------------- */
 
 static Buffer seen;
 
@@ -230,7 +230,7 @@ static void the_dictionary_is_that_of_the_specification(void) {
         CHECK_EQ(adler32(adler32(0, NULL, 0), spdy_dictionary, SPDY_DICTIONARY_SIZE), 0xe3c6a7c2);
 }
 
-/* --- WebSocket ---------------------------------------------------------------------------------------------------- */
+/* --- WebSocket --------------------------------------------------------------------------------------------------- */
 
 static int on_message(WebSocketOpcode opcode, const uint8_t *data, size_t n, bool first, bool last, void *userdata) {
         if (first)
@@ -326,7 +326,7 @@ static void websocket_handshake(void) {
         CHECK_EQ(websocket_accept("!!!!IHNhbXBsZSBub25jZQ==", accept), -EINVAL);
 }
 
-/* --- HTTP, status ------------------------------------------------------------------------------------------------- */
+/* --- HTTP, status ------------------------------------------------------------------------------------------------ */
 
 static int parse(const char *text, HttpRequest *q) {
         static char head[1024];

@@ -13,7 +13,7 @@
 static StreamServer *server;
 static unsigned n_freed, n_run, n_cancelled;
 
-/* --- what the sessions do ----------------------------------------------------------------------------------------- */
+/* --- what the sessions do ---------------------------------------------------------------------------------------- */
 
 /* "cat" and an exit code. */
 static int run_cat(StreamSession *s, void *userdata, int *ret_exit_code, Error *error) {
@@ -58,7 +58,7 @@ static void free_request(void *userdata) {
 
 static const StreamOps ops = { .run = run_cat, .connect = connect_nowhere, .free = free_request };
 
-/* --- clients ------------------------------------------------------------------------------------------------------ */
+/* --- clients ----------------------------------------------------------------------------------------------------- */
 
 static char *prepare(StreamKind kind) {
         char *url = NULL;
@@ -106,8 +106,8 @@ static bool read_until(int fd, const char *text) {
         }
 }
 
-#define WEBSOCKET(protocol)                                                                                            \
-        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"                                   \
+#define WEBSOCKET(protocol)                                                                                           \
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"                                  \
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: " protocol "\r\n"
 
 static int begin(const char *url, const char *fields) {
@@ -132,7 +132,7 @@ static void wait_gone(size_t n) {
         CHECK_EQ(stream_server_sessions(server), n);
 }
 
-/* --- tests -------------------------------------------------------------------------------------------------------- */
+/* --- tests ------------------------------------------------------------------------------------------------------- */
 
 static int sessions(void *userdata) {
         _cleanup_free_ char *url = prepare(STREAM_EXEC), *url2 = NULL, *url3 = NULL;

@@ -1,6 +1,6 @@
 #pragma once
-/* WebSocket framing (RFC 6455), the server's side: bytes in, data and control frames out through callbacks; no input or
- * output of its own and no buffer but that of one control frame. No extensions. */
+/* WebSocket framing (RFC 6455), the server's side: bytes in, data and control frames out through callbacks; no input
+ * or output of its own and no buffer but that of one control frame. No extensions. */
 
 #include "basic/macro.h"
 

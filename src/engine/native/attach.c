@@ -5,7 +5,8 @@
 #include "stream/stream.h"
 
 /* The packets go through as they are. */
-_Static_assert((int) POD_PACKET_STDIN == (int) STREAM_PACKET_STDIN && (int) POD_PACKET_STDOUT == (int) STREAM_PACKET_STDOUT &&
+_Static_assert((int) POD_PACKET_STDIN == (int) STREAM_PACKET_STDIN &&
+                               (int) POD_PACKET_STDOUT == (int) STREAM_PACKET_STDOUT &&
                                (int) POD_PACKET_STDERR == (int) STREAM_PACKET_STDERR &&
                                (int) POD_PACKET_STDIN_END == (int) STREAM_PACKET_STDIN_END &&
                                (int) POD_PACKET_RESIZE == (int) STREAM_PACKET_RESIZE &&
@@ -14,7 +15,8 @@ _Static_assert((int) POD_PACKET_STDIN == (int) STREAM_PACKET_STDIN && (int) POD_
                                POD_PACKET_MAX == STREAM_PACKET_MAX,
                "stream.h and pod-protocol.h say the same");
 
-int native_container_attach(Engine *engine, const EngineContainer *c, EngineAttachFlags flags, int *ret_fd, Error *error) {
+int native_container_attach(Engine *engine, const EngineContainer *c, EngineAttachFlags flags, int *ret_fd,
+                            Error *error) {
         _cleanup_free_ char *socket_path = strprintf("%s/pod.sock", c->pod->run_directory);
         uint32_t pod_flags = (flags & ENGINE_ATTACH_STDIN ? POD_ATTACH_STDIN : 0U) |
                              (flags & ENGINE_ATTACH_STDOUT ? POD_ATTACH_STDOUT : 0U) |

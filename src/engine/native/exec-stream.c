@@ -50,7 +50,7 @@ static void exec_done(Exec *x) {
         (void) safe_close(x->pidfd);
 }
 
-/* --- streams ------------------------------------------------------------------------------------------------------ */
+/* --- streams ----------------------------------------------------------------------------------------------------- */
 
 /* The command's end belongs to its user, so that it can open /dev/stdout again; ours doesn't block. */
 static int make_pipe(Exec *x, int stream, int *ret_own) {
@@ -105,7 +105,12 @@ static int receive_terminal(int socket_fd) {
         } control = {};
         char text[256];
         struct iovec iov = { text, sizeof text };
-        struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+        struct msghdr m = {
+                .msg_iov = &iov,
+                .msg_iovlen = 1,
+                .msg_control = &control,
+                .msg_controllen = sizeof control,
+        };
         int fd, r;
 
         if (recvmsg(socket_fd, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) < 0)
@@ -125,7 +130,8 @@ static int receive_terminal(int socket_fd) {
 /* Waits until the socket can be read, or the runtime has ended: -ESRCH. */
 static int wait_socket(Exec *x, int socket_fd) {
         _cleanup_close_ int set = epoll_create1(EPOLL_CLOEXEC);
-        struct epoll_event event = { .events = EPOLLIN, .data.fd = socket_fd }, end = { .events = EPOLLIN, .data.fd = -1 };
+        struct epoll_event event = { .events = EPOLLIN, .data.fd = socket_fd };
+        struct epoll_event end = { .events = EPOLLIN, .data.fd = -1 };
         int r;
 
         if (set < 0 || epoll_ctl(set, EPOLL_CTL_ADD, socket_fd, &event) < 0 ||
@@ -163,7 +169,7 @@ static int take_terminal(Exec *x) {
         return 0;
 }
 
-/* --- the command -------------------------------------------------------------------------------------------------- */
+/* --- the command ------------------------------------------------------------------------------------------------- */
 
 static int spawn(Exec *x) {
         const char *const argv[] = {
