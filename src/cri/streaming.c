@@ -1,6 +1,7 @@
 /* Exec, Attach, PortForward: checked, then prepared at the streaming server, where the client goes with the URL it is
  * given. What it does there comes back here. */
 
+#include "basic/log.h"
 #include "cri/internal.h"
 #include "cri/port.h"
 
@@ -89,6 +90,7 @@ static int attach_run(StreamSession *session, void *userdata, int *ret_exit_code
                                 break;
                 }
                 r = stream_session_packets(session, fd);
+                log_debug("Attached to container %s until: %s", s->container->id, r < 0 ? strerror(-r) : "its end");
                 if (r != -EPIPE || s->container->phase != CONTAINER_RUNNING)
                         break;
         }

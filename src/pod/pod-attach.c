@@ -25,9 +25,9 @@ static struct {
         Client client[CLIENTS_MAX];
 } attach;
 
-/* Pages of their own, so that they can be given back. */
+/* Pages of their own, whole ones, so that they can be given back without anything else. */
 static struct {
-        char packet[1 + POD_PACKET_MAX];
+        char packet[(1 + POD_PACKET_MAX + 4095U) & ~4095U];
 } room __attribute__((__aligned__(4096)));
 
 void attach_trim(void) {
@@ -210,7 +210,7 @@ static void client_read(Client *c) {
                 int n;
 
                 /* A packet stays in the socket until the container has all of it. */
-                n = SYS(recvfrom, c->fd, room.packet, sizeof room.packet, MSG_PEEK | MSG_DONTWAIT, NULL, NULL);
+                n = SYS(recvfrom, c->fd, room.packet, 1 + POD_PACKET_MAX, MSG_PEEK | MSG_DONTWAIT, NULL, NULL);
                 if (n == -EAGAIN || n == -EINTR)
                         return;
                 if (n <= 0) {

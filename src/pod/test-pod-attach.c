@@ -107,6 +107,8 @@ static void test_clients_get_output_and_give_input(void) {
 
         say(a, POD_PACKET_STDIN, "in", 2);
         CHECK_EQ(read_some(p.fds[POD_STDIN_READ], buffer, sizeof buffer), 2);
+        /* Idle so long that memory is given back, and nothing but what is not needed. */
+        usleep(1500000);
         /* Without stdin_once its end is nobody's, and the other's input is not taken. */
         say(a, POD_PACKET_STDIN_END, NULL, 0);
         say(b, POD_PACKET_STDIN, "no", 2);

@@ -145,7 +145,7 @@ static int move_packets(StreamSession *s, int socket, sd_event_source *source) {
                         r = sd_event_source_set_enabled(source, SD_EVENT_ON);
                         /* By the socket, or by stream_session_end(). */
                         if (r >= 0)
-                                r = fiber_suspend();
+                                r = fiber_pause_until(USEC_INFINITY);
                 } else if (r == 0)
                         return 0;
                 else if (r > 0 && round % ROUNDS_A_TURN == 0)

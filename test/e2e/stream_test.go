@@ -481,6 +481,22 @@ func attach(t testing.TB, connect connector, c *ctrT, tty, in bool) *attached {
 	return a
 }
 
+// expect waits for output of a client that shall stay attached.
+func (a *attached) expect(t testing.TB, text string) {
+	t.Helper()
+	eventually(t, 10*time.Second, fmt.Sprintf("the client reads %q", text), func() error {
+		select {
+		case err := <-a.ended:
+			t.Fatalf("the client was detached: %v", err)
+		default:
+		}
+		if got := a.out.String(); !strings.Contains(got, text) {
+			return fmt.Errorf("it is %.500q", got)
+		}
+		return nil
+	})
+}
+
 func (a *attached) wait(t testing.TB) error {
 	t.Helper()
 	select {
@@ -548,7 +564,7 @@ func TestAttach(t *testing.T) {
 		a.sizes <- remotecommand.TerminalSize{Width: 81, Height: 26}
 		time.Sleep(time.Second)
 		_, _ = io.WriteString(a.in, "stty size\n")
-		a.out.waitFor(t, "26 81\r\n")
+		a.expect(t, "26 81\r\n")
 		close(a.sizes)
 		_, _ = io.WriteString(a.in, "exit 6\n")
 		if err := a.wait(t); err != nil {
