@@ -259,6 +259,8 @@ int process_run(const ProcessOptions *o, ProcessResult *ret, Error *error) {
         if (r < 0) {
                 FIBER_SHIELDED_SCOPE;
 
+                if (r != -ETIMEDOUT && o->cancel_grace_usec > 0 && run.exit_source)
+                        (void) run_wait(&run, o->cancel_grace_usec);
                 run_kill(&run);
                 if (run.exit_source)
                         (void) run_wait(&run, KILL_WAIT_USEC);

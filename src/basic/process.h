@@ -22,6 +22,7 @@ typedef struct ProcessOptions {
         size_t n_pass_fds;
         uint64_t timeout_usec;         /* 0: none; then SIGKILL and -ETIMEDOUT */
         const char *oom_score_adj;     /* proc(5), as text; NULL: 0 where ours is below that, else ours */
+        uint64_t cancel_grace_usec;    /* on cancellation and deadline: time to end by itself before it is killed */
         bool kill_group;               /* the child leads its own process group, and the group is killed */
 } ProcessOptions;
 

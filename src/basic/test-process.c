@@ -160,6 +160,41 @@ static void test_cancellation_kills_and_reaps(void) {
         in_fiber(canceller, NULL);
 }
 
+static int patient_child(void *userdata) {
+        _cleanup_(process_result_done) ProcessResult r = {};
+        ProcessOptions o = {
+                .argv = SH("sleep 0.1; echo done >&3"),
+                .pass_fds = userdata,
+                .n_pass_fds = 1,
+                .cancel_grace_usec = 10 * USEC_PER_SEC,
+        };
+
+        CHECK_EQ(process_run(&o, &r, NULL), -ECANCELED);
+        return 0;
+}
+
+static int impatient_canceller(void *userdata) {
+        int fds[2];
+        char text[8] = {};
+        Fiber *f;
+
+        CHECK_EQ(pipe2(fds, O_CLOEXEC | O_NONBLOCK), 0);
+        CHECK_EQ(fiber_spawn(fiber_event(fiber_current()), "child", patient_child, &fds[1], NULL, &f), 0);
+        CHECK_EQ(fiber_sleep(10 * USEC_PER_MSEC), 0);
+        fiber_cancel(f);
+        CHECK_EQ(fiber_join(f, NULL), 0);
+        fiber_unref(f);
+        CHECK_EQ(read(fds[0], text, sizeof text), 5);
+        CHECK_STREQ(text, "done\n");
+        (void) close(fds[0]);
+        (void) close(fds[1]);
+        return 0;
+}
+
+static void test_a_cancelled_child_may_finish_within_its_grace(void) {
+        in_fiber(impatient_canceller, NULL);
+}
+
 static int limits(void *userdata) {
         _cleanup_(process_result_done) ProcessResult r = {};
         ProcessOptions o = { .argv = SH("ulimit -Sn; cat /proc/self/oom_score_adj"), .output_max = 100 };
@@ -437,6 +472,7 @@ TEST_MAIN(TEST_CASE(test_input_output_and_status_come_through),
           TEST_CASE(test_a_timeout_kills_and_keeps_what_was_said),
           TEST_CASE(test_a_program_that_is_not_there_is_an_error_with_its_name),
           TEST_CASE(test_a_child_has_its_own_descriptors_only), TEST_CASE(test_cancellation_kills_and_reaps),
+          TEST_CASE(test_a_cancelled_child_may_finish_within_its_grace),
           TEST_CASE(test_raised_limits_are_not_handed_down),
           TEST_CASE(test_descriptors_go_to_their_places_whatever_lies_between),
           TEST_CASE(test_a_child_has_the_default_signal_dispositions_and_none_blocked),

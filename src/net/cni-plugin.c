@@ -7,6 +7,7 @@
 #include "basic/string-util.h"
 #include "net/cni-config.h"
 
+#define CANCEL_GRACE_USEC (2 * USEC_PER_SEC)
 #define OUTPUT_MAX (1U * 1024U * 1024U)
 #define QUOTE_MAX 200 /* bytes of a plugin's nonsense that an error repeats */
 #define ERROR_OUTPUT_MAX (8U * 1024U)
@@ -109,6 +110,9 @@ int cni_plugin_run(const CniRuntime *runtime, const char *command, const json_t 
                 .error_max = ERROR_OUTPUT_MAX,
                 .kill_on_overflow = true,
                 .timeout_usec = runtime->timeout_usec,
+                /* Killed in the middle, plugins leave what no DEL finds: an address file without its owner's name, a
+                 * chain of rules whose interface is gone. They take milliseconds, so let them finish. */
+                .cancel_grace_usec = CANCEL_GRACE_USEC,
                 .kill_group = true,
         };
         r = process_run(&options, &result, error);
