@@ -15,6 +15,7 @@
 
 #include "basic/fiber.h"
 #include "basic/file-util.h"
+#include "basic/leftover.h"
 #include "basic/log.h"
 #include "basic/string-util.h"
 #include "bus/bus.h"
@@ -31,6 +32,8 @@
 #define DRAIN_USEC (10 * USEC_PER_SEC)
 #define STREAMS_USEC (2 * USEC_PER_SEC) /* streams have no end of their own: they are cut */
 #define UNDO_USEC (15 * USEC_PER_SEC)
+/* How long helpers of a daemon that was killed may take to finish. */
+#define LEFTOVER_USEC (5 * USEC_PER_SEC)
 /* Streams, exec sessions and registries need descriptors; beyond this it isn't load but a leak. */
 #define NOFILE_MAX 65536U
 
@@ -432,7 +435,10 @@ static int load_fiber(void *userdata) {
         if (r < 0 && !d->stopping)
                 log_warning("%s", strempty(error.message));
         error_clear(&error);
-        r = manager_load(d->manager, &error);
+        /* What they undo or finish now need not be cleaned up, and would be missed if it were looked for too early. */
+        r = leftover_wait(LEFTOVER_USEC);
+        if (r >= 0)
+                r = manager_load(d->manager, &error);
         if (r >= 0 || d->stopping)
                 return 0;
         log_error("Cannot take over the pods and containers there are: %s", strempty(error.message));
