@@ -195,6 +195,10 @@ func leavesNothing(t testing.TB, allowed ...string) {
 		}
 		if pods := do(t, rt.ListPodSandbox, &cri.ListPodSandboxRequest{}).Items; len(pods) > 0 {
 			t.Errorf("%d pods are still listed", len(pods))
+			for _, pod := range pods { // so that the tests after this one are about themselves
+				_, _ = rt.StopPodSandbox(context.Background(), &cri.StopPodSandboxRequest{PodSandboxId: pod.Id})
+				_, _ = rt.RemovePodSandbox(context.Background(), &cri.RemovePodSandboxRequest{PodSandboxId: pod.Id})
+			}
 		}
 		if containers := do(t, rt.ListContainers, &cri.ListContainersRequest{}).Containers; len(containers) > 0 {
 			t.Errorf("%d containers are still listed", len(containers))
