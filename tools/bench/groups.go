@@ -317,6 +317,10 @@ func (b *Bench) log(r *Runtime) error {
 	if err := checkLog(p.logPath, lines, size); err != nil {
 		return err
 	}
+	// containerd may refuse to stop a container that is just ending.
+	if err := waitForExit(p); err != nil {
+		return err
+	}
 	return p.down()
 }
 
@@ -420,6 +424,23 @@ func (b *Bench) still(r *Runtime, group string, first memory, count int) error {
 	b.record(group, "idle CPU in 10 s, daemon and pods", "ms", r, now.daemon-before.daemon+cgroupCPU(b.Parent)-pods)
 	b.record(group, "idle CPU in 10 s, machine", "ms", r, now.all-before.all)
 	return nil
+}
+
+func waitForExit(p *pod) error {
+	deadline := time.Now().Add(callLimit)
+	for {
+		answer, err := call(p.r.rt.ContainerStatus, &cri.ContainerStatusRequest{ContainerId: p.ctr})
+		if err != nil {
+			return err
+		}
+		if answer.Status.State == cri.ContainerState_CONTAINER_EXITED {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("container %s does not end", p.ctr)
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // waitForEnd waits until the last line of a log is the workload's "end".
