@@ -31,6 +31,10 @@ described = set(re.findall(r"^\.I (\w+)=$", page("rktlet.conf.5"), re.M))
 check("the example configuration has each setting", settings ^ example)
 check("rktlet.conf(5) describes each setting", settings ^ described)
 
+keys = set(re.findall(r'(?:streq\((?:key|line), |\{ ?)"([A-Z]\w+)"', (root / "src/image/hosts.c").read_text()))
+described = set(re.findall(r"^\.I (\w+)=$", page("rktlet.registries.5"), re.M))
+check("rktlet.registries(5) describes each key", keys ^ described)
+
 for program in sys.argv[3:]:
     name = pathlib.Path(program).name
     help_text = subprocess.run([program, "--help"], check=True, capture_output=True, text=True).stdout
