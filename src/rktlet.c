@@ -15,6 +15,7 @@
 
 #include "basic/fiber.h"
 #include "basic/file-util.h"
+#include "basic/kill-point.h"
 #include "basic/leftover.h"
 #include "basic/log.h"
 #include "basic/string-util.h"
@@ -124,6 +125,9 @@ static int parse_options(Daemon *d, int argc, char *argv[], bool *ret_dump) {
                 OPTION_DUMP_CONFIG,
                 OPTION_SOCKET,
                 OPTION_LOG_LEVEL,
+#if KILL_POINTS
+                OPTION_LIST_KILL_POINTS,
+#endif
         };
         static const struct option options[] = {
                 { "help", no_argument, NULL, 'h' },
@@ -132,6 +136,9 @@ static int parse_options(Daemon *d, int argc, char *argv[], bool *ret_dump) {
                 { "dump-config", no_argument, NULL, OPTION_DUMP_CONFIG },
                 { "socket", required_argument, NULL, OPTION_SOCKET },
                 { "log-level", required_argument, NULL, OPTION_LOG_LEVEL },
+#if KILL_POINTS
+                { "list-kill-points", no_argument, NULL, OPTION_LIST_KILL_POINTS },
+#endif
                 {},
         };
         bool dump = false;
@@ -161,6 +168,11 @@ static int parse_options(Daemon *d, int argc, char *argv[], bool *ret_dump) {
                 case OPTION_LOG_LEVEL:
                         d->log_level = optarg;
                         break;
+#if KILL_POINTS
+                case OPTION_LIST_KILL_POINTS:
+                        kill_points_list(stdout);
+                        return 1;
+#endif
                 default:
                         return -EINVAL;
                 }
@@ -513,6 +525,7 @@ static int run(int argc, char *argv[]) {
         if (dump)
                 return config_dump(&d.config, stdout) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
         (void) log_set_max_level(d.config.log_level);
+        kill_points_begin();
 
         r = begin(&d, &error);
         if (r < 0) {

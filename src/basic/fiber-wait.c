@@ -3,6 +3,7 @@
 #include <sys/epoll.h>
 
 #include "basic/fiber.h"
+#include "basic/kill-point.h"
 
 typedef struct FdWait {
         Fiber *fiber;
@@ -89,6 +90,7 @@ int fiber_bus_call(sd_bus *bus, sd_bus_message *m, uint64_t timeout_usec, sd_bus
         r = sd_bus_call_async(bus, &slot, m, on_reply, &w, timeout_usec);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("bus-call.sent", sd_bus_message_get_member(m));
         do
                 r = fiber_pause_until(USEC_INFINITY);
         while (r >= 0 && !w.reply);

@@ -1,4 +1,5 @@
 #include "basic/file-util.h"
+#include "basic/kill-point.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -121,17 +122,21 @@ int write_file_atomic(int dir_fd, const char *name, const void *data, size_t siz
         r = temporary_name(name, &temporary);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("write-file.begin", name);
         fd = openat(dir_fd, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
         if (fd < 0)
                 return -errno;
+        KILL_POINT_OF("write-file.opened", name);
         /* The umask must not decide. */
         r = fchmod(fd, mode) < 0 ? -errno : 0;
         if (r >= 0)
                 r = write_all(fd, data, size);
         if (r >= 0 && (flags & WRITE_SYNC) && fsync(fd) < 0)
                 r = -errno;
+        KILL_POINT_OF("write-file.written", name);
         if (r >= 0 && renameat(dir_fd, temporary, dir_fd, name) < 0)
                 r = -errno;
+        KILL_POINT_OF("write-file.renamed", name);
         if (r < 0) {
                 (void) unlinkat(dir_fd, temporary, 0);
                 return r;
@@ -317,6 +322,7 @@ static int remove_below_root(int dir_fd, const char *name, void *userdata) {
         int fd, r;
 
         r = remove_one(dir_fd, name);
+        KILL_POINT_OF("remove-tree.within", name);
         if (r != -ENOTEMPTY)
                 return r;
         fd = open_child_directory(dir_fd, name);
@@ -345,6 +351,7 @@ int remove_tree(int dir_fd, const char *name) {
         if (parent_fd < 0)
                 return parent_fd == -ENOENT ? 0 : parent_fd;
         r = remove_one(parent_fd, base);
+        KILL_POINT_OF("remove-tree.begun", name);
         if (r != -ENOTEMPTY)
                 return r;
         root_fd = open_child_directory(parent_fd, base);
@@ -357,6 +364,7 @@ int remove_tree(int dir_fd, const char *name) {
                         return r;
                 r = remove_one(parent_fd, base);
         } while (r == -ENOTEMPTY);
+        KILL_POINT_OF("remove-tree.done", name);
         return r;
 }
 

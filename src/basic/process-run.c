@@ -8,6 +8,7 @@
 
 #include "basic/fiber.h"
 #include "basic/file-util.h"
+#include "basic/kill-point.h"
 #include "basic/process.h"
 
 #define READ_SIZE (64U * 1024U) /* what a pipe holds */
@@ -272,6 +273,7 @@ int process_run(const ProcessOptions *o, ProcessResult *ret, Error *error) {
                         r = -errno;
         }
         run_drain(&run);
+        KILL_POINT_OF("process.ended", o->argv[0]);
 
         if (r < 0 && r != -ETIMEDOUT)
                 return error_set(error, r, "%s was ended before it was done", o->argv[0]);

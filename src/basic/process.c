@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 
 #include "basic/file-util.h"
+#include "basic/kill-point.h"
 
 /* As vfork(2): the child borrows our memory and we stand still until it has executed the program, so that nothing
  * needs to be copied however large we are. It has a stack of its own, no signal handlers, and all signals blocked.
@@ -195,6 +196,7 @@ int process_spawn_with(const ProcessOptions *o, const int std[static 3], pid_t *
                 (void) close(pidfd);
                 return error_set(error, r, "%s %s", failure->what, o->argv[0]);
         }
+        KILL_POINT_OF("process.started", o->argv[0]);
         *ret_pid = pid;
         *ret_pidfd = pidfd;
         return 0;

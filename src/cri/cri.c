@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 
+#include "basic/kill-point.h"
 #include "basic/log.h"
 #include "cri/internal.h"
 
@@ -37,6 +38,7 @@ int cri_reply(CriCall *c, const pb_msgdesc_t *fields, const void *response, Erro
         r = message_encode(fields, response, &cri_allocator, GRPC_MESSAGE_MAX, &data, &size, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("call.done", c->method->name);
         r = grpc_call_send_take(c->call, data, size);
         if (r < 0)
                 return error_set(error, r, "cannot send the answer");
@@ -187,7 +189,9 @@ static int serve(GrpcCall *call, const void *request, size_t size, void *userdat
         };
         int r;
 
+        KILL_POINT_OF("call.begin", c.method->name);
         r = decode_and_serve(&c, &cause);
+        KILL_POINT_OF("call.end", c.method->name);
         log_end(&c, r, &cause, begin_usec);
         arena_done(&c.arena);
         if (r < 0)

@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 
 #include "basic/file-util.h"
+#include "basic/kill-point.h"
 #include "basic/log.h"
 #include "basic/process.h"
 #include "image/store.h"
@@ -186,7 +187,9 @@ static int fetch_from_host(LayerFetch *f, size_t host, Error *error) {
         r = unpacker_start(&u, f, error);
         if (r < 0)
                 return error_prefix(error, r, "Cannot start to unpack a layer");
+        KILL_POINT_OF("image-layer.begin", f->digest);
         r = registry_stream_blob(f->session, host, f->digest, f->size, u.in, error);
+        KILL_POINT_OF("image-layer.downloaded", f->digest);
         u.in = safe_close(u.in);
         /* -EPIPE: the unpacker ended early and says why. */
         if (r < 0 && r != -EPIPE)
@@ -196,6 +199,7 @@ static int fetch_from_host(LayerFetch *f, size_t host, Error *error) {
                 return error_prefix(error, r, "Cannot unpack layer %.19s… of %s from %s", f->digest,
                                     registry_session_name(f->session), registry_session_host(f->session, host));
 
+        KILL_POINT_OF("image-layer.unpacked", f->digest);
         if (result.implied == 0) {
                 _cleanup_free_ char *path = strprintf("%s/implied", u.temporary);
 

@@ -3,6 +3,7 @@
 
 #include <openssl/evp.h>
 
+#include "basic/kill-point.h"
 #include "basic/log.h"
 #include "image/manifest.h"
 #include "image/store.h"
@@ -318,8 +319,10 @@ static int pull_commit(Pull *p, Plan *plan, Error *error) {
                                     : store_write_blob(p->store, documents[k]->digest, text, documents[k]->size,
                                                        error);
         }
+        KILL_POINT_OF("image-pull.blobs", p->reference.name);
         if (r >= 0)
                 r = store_name_image(p->store, i, tag, digest, error);
+        KILL_POINT_OF("image-pull.named", p->reference.name);
         if (r < 0) {
                 store_remove_unneeded_blobs(p->store, i->blobs);
                 return r;
@@ -332,21 +335,25 @@ static int pull_work(Pull *p, Plan *plan, Error *error) {
         StoredImage *i;
         int r;
 
+        KILL_POINT_OF("image-pull.begin", p->reference.name);
         r = pull_unchanged(p, &p->image);
         if (r != 0)
                 return r;
         r = pull_manifest(p, plan, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("image-pull.manifest", p->reference.name);
         i = store_find_id(p->store, plan->manifest.config.digest);
         if (i)
                 return pull_commit(p, plan, error);
         r = pull_config(p, plan, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("image-pull.config", p->reference.name);
         r = pull_layers(p, plan, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("image-pull.layers", p->reference.name);
         return pull_commit(p, plan, error);
 }
 

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include "basic/file-util.h"
+#include "basic/kill-point.h"
 #include "basic/log.h"
 #include "basic/process.h"
 #include "image/store.h"
@@ -111,6 +112,7 @@ static int sync_fiber(void *userdata) {
                         r = strv_extend(&names, s->layers[i]->name);
         if (r >= 0)
                 r = store_run_helper(s, argv, &s->fd, 1, -1, &error);
+        KILL_POINT("image-sync.synced");
         s->syncing = false;
         if (r < 0) {
                 log_debug("Cannot sync the image store: %s", strempty(error.message));
@@ -122,6 +124,7 @@ static int sync_fiber(void *userdata) {
 
                 if (l && path && (unlinkat(s->layers_fd, path, 0) >= 0 || errno == ENOENT))
                         l->unsynced = false;
+                KILL_POINT_OF("image-sync.noted", *name);
         }
         return 0;
 }

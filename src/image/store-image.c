@@ -9,6 +9,7 @@
 
 #include "basic/file-util.h"
 #include "basic/json-util.h"
+#include "basic/kill-point.h"
 #include "basic/log.h"
 #include "image/store.h"
 
@@ -106,6 +107,7 @@ int store_write_blob(ImageStore *s, const char *digest, const void *data, size_t
                         return 0;
         }
         r = write_file_atomic(s->blobs_fd, hex, data, size, 0600, 0);
+        KILL_POINT_OF("image-blob.written", digest);
         return r < 0 ? store_write_failed(s, r, error) : 0;
 }
 
@@ -137,8 +139,10 @@ static bool blob_is_needed(const ImageStore *s, const char *digest) {
 
 void store_remove_unneeded_blobs(ImageStore *s, char *const *digests) {
         STRV_FOREACH(d, digests)
-                if (!blob_is_needed(s, *d))
+                if (!blob_is_needed(s, *d)) {
                         (void) unlinkat(s->blobs_fd, *d + STRLEN("sha256:"), 0);
+                        KILL_POINT_OF("image-blob.removed", *d);
+                }
 }
 
 static char *image_file_name(const char *id) {
@@ -167,6 +171,7 @@ static int image_save(ImageStore *s, StoredImage *i, Error *error) {
         r = write_file_atomic(s->images_fd, name, text, strlen(text), 0600, 0);
         if (r < 0)
                 return store_write_failed(s, r, error);
+        KILL_POINT_OF("image-file.saved", i->image.id);
         store_sync_later(s);
         return 0;
 }
@@ -215,6 +220,7 @@ void store_forget_image(ImageStore *s, StoredImage *i) {
                 /* The file first: what is left over without it is garbage, not a damaged image. */
                 if (name && unlinkat(s->images_fd, name, 0) < 0 && errno != ENOENT)
                         log_warning_errno(-errno, "Cannot remove the file of image %s, ignoring", i->image.id);
+                KILL_POINT_OF("image-file.removed", i->image.id);
                 store_remove_unneeded_blobs(s, i->blobs);
                 store_sync_later(s);
         }
@@ -271,6 +277,7 @@ int store_name_image(ImageStore *s, StoredImage *i, const char *tag, const char 
                 }
         }
 
+        KILL_POINT_OF("image-tag.given", tag);
         /* A tag means one image. */
         for (size_t k = 0; tag && k < s->n_images; k++) {
                 StoredImage *other = s->images[k];
@@ -282,6 +289,7 @@ int store_name_image(ImageStore *s, StoredImage *i, const char *tag, const char 
                 /* If it can't be written, the next start finds the later file to be right. */
                 if (image_save(s, other, NULL) < 0)
                         log_debug("Cannot take the tag %s away from image %s on disk, ignoring", tag, other->image.id);
+                KILL_POINT_OF("image-tag.taken", tag);
         }
         return 0;
 }
@@ -340,14 +348,18 @@ int image_store_remove(ImageStore *s, const char *reference, Error *error) {
                         strv_remove(image->repo_tags, tag);
                         image_find_pinned(s, i);
                         k = image_save(s, i, error);
+                        KILL_POINT_OF("image-tag.removed", tag);
                         if (k < 0 && strv_extend(&image->repo_tags, tag) < 0)
                                 log_warning("Out of memory, tag %s is lost until the next start", tag);
                         return k;
                 }
         }
+        KILL_POINT_OF("image-remove.begin", i->image.id);
         store_forget_image(s, i);
+        KILL_POINT("image-remove.forgotten");
         if (fiber_current())
                 store_wait_doomed(s);
+        KILL_POINT("image-remove.done");
         return 0;
 }
 

@@ -12,6 +12,7 @@
 
 #include "basic/file-util.h"
 #include "basic/json-util.h"
+#include "basic/kill-point.h"
 #include "basic/log.h"
 #include "image/store.h"
 
@@ -79,6 +80,7 @@ static void remove_directory(ImageStore *s, const char *name) {
                 log_warning_errno(-errno, "Cannot remove layer %s of the image store, ignoring", name);
                 return;
         }
+        KILL_POINT_OF("image-layer.taken-away", name);
         store_doom(s, gone);
 }
 
@@ -140,13 +142,16 @@ int store_commit_layer(ImageStore *s, const char *temporary, const char *diff_id
         r = layer_write(fd, l);
         if (r < 0)
                 return store_write_failed(s, r, error);
+        KILL_POINT_OF("image-layer.described", diff_id);
         r = read_boot_id(boot_id);
         if (r >= 0 && symlinkat(boot_id, fd, "unsynced") < 0)
                 r = -errno;
         if (r < 0)
                 return store_write_failed(s, r, error);
+        KILL_POINT_OF("image-layer.marked", diff_id);
         if (renameat(s->tmp_fd, temporary, s->layers_fd, l->name) < 0)
                 return store_write_failed(s, -errno, error);
+        KILL_POINT_OF("image-layer.committed", diff_id);
         r = layer_register(s, l);
         if (r < 0) {
                 remove_directory(s, l->name);
@@ -186,6 +191,7 @@ int store_adopt_layer(ImageStore *s, ImageLayer *const *layers, size_t i, Error 
                 safe_close(fds[k]);
         if (r < 0)
                 return error_prefix(error, r, "Cannot finish a layer");
+        KILL_POINT_OF("image-layer.adopted", layers[i]->name);
         layers[i]->adopted = true;
         return 0;
 }

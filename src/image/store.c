@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "basic/file-util.h"
+#include "basic/kill-point.h"
 #include "basic/log.h"
 #include "image/store.h"
 
@@ -260,9 +261,11 @@ int image_store_collect(ImageStore *s, Error *error) {
         for (size_t i = s->n_layers; i > 0; i--)
                 if (s->layers[i - 1]->n_users == 0)
                         layer_unuse(layer_use(s->layers[i - 1]));
+        KILL_POINT("image-collect.layers");
         r = directory_foreach(s->blobs_fd, ".", collect_blob, s);
         if (r < 0)
                 return error_set(error, r, "Cannot read %s/blobs", s->directory);
+        KILL_POINT("image-collect.blobs");
         if (fiber_current())
                 store_wait_doomed(s);
         return 0;

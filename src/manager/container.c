@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include "basic/file-util.h"
+#include "basic/kill-point.h"
 #include "basic/log.h"
 #include "basic/message.h"
 #include "manager/internal.h"
@@ -249,9 +250,11 @@ static int container_clear(Container *c, Error *error) {
         r = c->manager->engine->ops->container_remove(c->manager->engine, &view, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("container-clear.engine", c->id);
         r = remove_tree(AT_FDCWD, c->run_directory);
         if (r < 0)
                 return error_set(error, r, "cannot remove %s", c->run_directory);
+        KILL_POINT_OF("container-clear.run-directory", c->id);
         r = remove_tree(AT_FDCWD, c->directory);
         if (r < 0)
                 return error_set(error, r, "cannot remove %s", c->directory);
@@ -263,8 +266,10 @@ void container_undo(Container *c) {
         _cleanup_error_ Error error = ERROR_INIT;
 
         c->undoing = true;
+        KILL_POINT_OF("container-undo.begin", c->id);
         if (container_clear(c, &error) < 0)
                 log_warning("Cannot undo container %s: %s, ignoring", c->id, strempty(error.message));
+        KILL_POINT_OF("container-undo.done", c->id);
         container_unlink(c);
 }
 
@@ -294,15 +299,19 @@ static int container_make(Container *c, const void *request, size_t size, Error 
         r = container_find_image(c, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("container-create.image", c->id);
         r = container_make_directories(c, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("container-create.directories", c->id);
         r = request_save(c->directory, request, size, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("container-create.request-saved", c->id);
         r = container_state_save(c, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("container-create.noted", c->id);
         view = container_engine_view(c, &pod);
         r = c->manager->engine->ops->container_create(c->manager->engine, &view, &c->info, error);
         if (r < 0)
@@ -311,6 +320,7 @@ static int container_make(Container *c, const void *request, size_t size, Error 
         if (r < 0)
                 return error_set(error, r, "the creation of container %s was given up", c->id);
         c->phase = CONTAINER_CREATED;
+        KILL_POINT_OF("container-create.created", c->id);
         return container_state_save(c, error);
 }
 
@@ -366,6 +376,7 @@ int container_create(Manager *m, const void *request, size_t size, Container **r
                 container_undo(c);
                 return r;
         }
+        KILL_POINT_OF("container-create.saved", c->id);
         manager_emit(m, MANAGER_CONTAINER_CREATED, c->pod, c);
         *ret = c;
         return 0;
@@ -385,7 +396,9 @@ static void container_set_running(Container *c, const EngineContainerState *stat
         c->phase = CONTAINER_RUNNING;
         c->started_usec = state->started_usec > 0 ? state->started_usec : now_usec(CLOCK_REALTIME);
         c->pid = state->pid;
+        KILL_POINT_OF("container-running.seen", c->id);
         container_save_or_warn(c);
+        KILL_POINT_OF("container-running.saved", c->id);
         manager_emit(c->manager, MANAGER_CONTAINER_STARTED, c->pod, c);
 }
 
@@ -398,7 +411,9 @@ void container_set_exited(Container *c, uint64_t finished_usec, int exit_code, c
         c->reason = strdup(reason);
         free(c->message);
         c->message = message ? utf8_sanitize(message) : NULL;
+        KILL_POINT_OF("container-exited.seen", c->id);
         container_save_or_warn(c);
+        KILL_POINT_OF("container-exited.saved", c->id);
         fiber_queue_wake(&c->exited, 0);
         manager_emit(c->manager, MANAGER_CONTAINER_STOPPED, c->pod, c);
 }
@@ -454,10 +469,12 @@ int container_start(Container *c, Error *error) {
                 return error_setf(error, GRPC_FAILED_PRECONDITION, "pod sandbox %s of container %s is not running",
                                   c->pod->id, c->id);
 
+        KILL_POINT_OF("container-start.begin", c->id);
         view = container_engine_view(c, &pod);
         c->starting = true;
         r = c->manager->engine->ops->container_start(c->manager->engine, &view, &state, &cause);
         c->starting = false;
+        KILL_POINT_OF("container-start.done", c->id);
         if (r == -ECANCELED || r == -ETIME) {
                 /* The client may ask again. */
                 error_move(error, &cause);
@@ -488,11 +505,13 @@ int container_stop(Container *c, uint64_t timeout_usec, Error *error) {
 
         if (c->removed || c->phase == CONTAINER_EXITED)
                 return 0;
+        KILL_POINT_OF("container-stop.begin", c->id);
         view = container_engine_view(c, &pod);
         r = c->manager->engine->ops->container_stop(c->manager->engine, &view, c->info.stop_signal, timeout_usec, error);
         if (r < 0)
                 return r;
 
+        KILL_POINT_OF("container-stop.done", c->id);
         /* The engine has reported the end before it returned; one that never ran ends here. */
         if (!c->removed && c->phase != CONTAINER_EXITED)
                 container_set_exited(c, 0, 128 + SIGKILL, "Error", "stopped before it was started");
@@ -510,9 +529,11 @@ int container_remove(Container *c, Error *error) {
 
         if (c->removed)
                 return 0;
+        KILL_POINT_OF("container-remove.begin", c->id);
         r = container_clear(c, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("container-remove.done", c->id);
         manager_emit(c->manager, MANAGER_CONTAINER_REMOVED, c->pod, c);
         container_unlink(c);
         return 0;

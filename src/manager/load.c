@@ -5,6 +5,7 @@
 #include <signal.h>
 
 #include "basic/file-util.h"
+#include "basic/kill-point.h"
 #include "basic/log.h"
 #include "manager/internal.h"
 #include "manager/state.h"
@@ -246,6 +247,7 @@ static void remove_stray_units(Manager *m) {
                         (void) unit_kill(m->systemd, units[j].name, "all", SIGKILL, NULL);
                         if (unit_release_wait(m->systemd, units[j].name, STRAY_STOP_TIMEOUT_USEC, &stop_error) < 0)
                                 log_warning("Cannot stop %s: %s, ignoring", units[j].name, strempty(stop_error.message));
+                        KILL_POINT_OF("load.stray-unit", units[j].name);
                 }
                 unit_info_free_array(units, n);
         }
@@ -295,13 +297,17 @@ static int foreach_in(const char *base, const char *name, int (*func)(int, const
 static void load_clean_up(Manager *m) {
         _cleanup_error_ Error error = ERROR_INIT, image_error = ERROR_INIT;
 
+        KILL_POINT("load.undone");
         remove_stray_units(m);
         if (cni_collect(m->cni, pod_is_known, m, &error) < 0)
                 log_warning("Cannot clean up networks: %s, ignoring", strempty(error.message));
+        KILL_POINT("load.networks");
         (void) foreach_in(m->config.run_directory, "pods", remove_stray_pod_directory, m, NULL);
         (void) foreach_in(m->config.run_directory, "containers", remove_stray_container_directory, m, NULL);
+        KILL_POINT("load.directories");
         if (image_store_collect(m->images, &image_error) < 0)
                 log_warning("Cannot clean up images: %s, ignoring", strempty(image_error.message));
+        KILL_POINT("load.images");
 }
 
 int manager_load(Manager *m, Error *error) {
@@ -317,6 +323,7 @@ int manager_load(Manager *m, Error *error) {
         if (r < 0)
                 return r;
 
+        KILL_POINT("load.read");
         HASH_ITER(hh, m->pods, p, next_pod) {
                 r = load_list_add(&pods, p, NULL);
                 /* Told before anybody can ask for the name again: who does waits until it is free. */
@@ -340,6 +347,7 @@ int manager_load(Manager *m, Error *error) {
         if (r < 0)
                 return error_set(error, r, "cannot look at pods and containers");
 
+        KILL_POINT("load.looked");
         m->loaded = true;
         fiber_queue_wake(&m->load_queue, 0);
 

@@ -3,6 +3,7 @@
 #include <limits.h>
 
 #include "basic/file-util.h"
+#include "basic/kill-point.h"
 #include "basic/log.h"
 #include "basic/message.h"
 #include "manager/internal.h"
@@ -282,6 +283,7 @@ static int pod_network_add(Pod *p, Error *error) {
         cni.dns_searches = searches;
         cni.dns_options = options;
 
+        KILL_POINT_OF("pod-run.network", p->id);
         r = cni_add(p->manager->cni, &cni, &result, error);
         if (r < 0)
                 return error_prefix(error, r, "cannot set up the network of pod %s", p->id);
@@ -345,15 +347,18 @@ static int pod_clear(Pod *p, Error *error) {
         r = p->manager->engine->ops->pod_remove(p->manager->engine, &view, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("pod-clear.engine", p->id);
         if (p->slice_is_ours) {
                 r = unit_stop_wait(p->manager->systemd, p->slice, SLICE_STOP_TIMEOUT_USEC, error);
                 if (r < 0)
                         return r;
                 pod_forget_limits(p);
         }
+        KILL_POINT_OF("pod-clear.slice", p->id);
         r = remove_tree(AT_FDCWD, p->run_directory);
         if (r < 0)
                 return error_set(error, r, "cannot remove %s", p->run_directory);
+        KILL_POINT_OF("pod-clear.run-directory", p->id);
         r = remove_tree(AT_FDCWD, p->directory);
         if (r < 0)
                 return error_set(error, r, "cannot remove %s", p->directory);
@@ -366,10 +371,13 @@ void pod_undo(Pod *p) {
         EnginePod view = pod_engine_view(p);
 
         p->undoing = true;
+        KILL_POINT_OF("pod-undo.begin", p->id);
         if (pod_network_remove(p, &network_error) < 0)
                 log_warning("%s, ignoring", strempty(network_error.message));
+        KILL_POINT_OF("pod-undo.network", p->id);
         if (p->manager->engine->ops->pod_stop(p->manager->engine, &view, &error) < 0 || pod_clear(p, &error) < 0)
                 log_warning("Cannot undo pod %s: %s, ignoring", p->id, strempty(error.message));
+        KILL_POINT_OF("pod-undo.done", p->id);
         pod_unlink(p);
 }
 
@@ -394,19 +402,24 @@ static int pod_start(Pod *p, const void *request, size_t size, Error *error) {
         EnginePod view = pod_engine_view(p);
         int r;
 
+        KILL_POINT_OF("pod-run.named", p->id);
         r = pod_make_directories(p, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("pod-run.directories", p->id);
         r = request_save(p->directory, request, size, error);
         if (r < 0)
                 return r;
         /* Before anything is begun, so that a start after a crash knows what to undo. */
+        KILL_POINT_OF("pod-run.request-saved", p->id);
         r = pod_state_save(p, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("pod-run.noted", p->id);
         r = p->manager->engine->ops->pod_start(p->manager->engine, &view, &p->engine_state, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("pod-run.started", p->id);
         if (!pod_uses_host_network(p)) {
                 r = pod_network_add(p, error);
                 if (r < 0)
@@ -416,6 +429,7 @@ static int pod_start(Pod *p, const void *request, size_t size, Error *error) {
         if (r < 0)
                 return error_set(error, r, "the start of pod %s was given up", p->id);
         p->phase = POD_READY;
+        KILL_POINT_OF("pod-run.ready", p->id);
         return pod_state_save(p, error);
 }
 
@@ -447,6 +461,7 @@ int pod_run(Manager *m, const void *request, size_t size, Pod **ret, Error *erro
                 pod_undo(p);
                 return r;
         }
+        KILL_POINT_OF("pod-run.saved", p->id);
         manager_emit(m, MANAGER_POD_ADDED, p, NULL);
         *ret = p;
         return 0;
@@ -520,23 +535,28 @@ static int pod_stop_locked(Pod *p, Error *error) {
         bool was_ready = p->phase == POD_READY;
         int r;
 
+        KILL_POINT_OF("pod-stop.begin", p->id);
         r = pod_stop_containers(p, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("pod-stop.containers", p->id);
         r = pod_network_remove(p, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("pod-stop.network", p->id);
         p->stopping = true;
         r = p->manager->engine->ops->pod_stop(p->manager->engine, &view, error);
         p->stopping = false;
         if (r < 0)
                 return r;
+        KILL_POINT_OF("pod-stop.stopped", p->id);
         p->phase = POD_NOT_READY;
         p->engine_state.running = false;
         p->engine_state.pid = 0;
         /* A full disk must not keep a pod from being stopped: at the next start its unit tells the same. */
         if (pod_state_save(p, NULL) < 0)
                 log_warning("Cannot save the state of pod %s, ignoring", p->id);
+        KILL_POINT_OF("pod-stop.saved", p->id);
         if (was_ready)
                 manager_emit(p->manager, MANAGER_POD_CHANGED, p, NULL);
         return 0;
@@ -575,9 +595,11 @@ int pod_remove(Pod *p, Error *error) {
                 if (r < 0)
                         return r;
         }
+        KILL_POINT_OF("pod-remove.containers", p->id);
         r = pod_clear(p, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("pod-remove.done", p->id);
         manager_emit(p->manager, MANAGER_POD_REMOVED, p, NULL);
         pod_unlink(p);
         return 0;
@@ -589,7 +611,9 @@ void pod_apply_state(Pod *p, const EnginePodState *state) {
         if (p->phase != POD_READY || p->stopping || state->running)
                 return;
         p->phase = POD_NOT_READY;
+        KILL_POINT_OF("pod-ended.seen", p->id);
         if (pod_state_save(p, NULL) < 0)
                 log_warning("Cannot save the state of pod %s, ignoring", p->id);
+        KILL_POINT_OF("pod-ended.saved", p->id);
         manager_emit(p->manager, MANAGER_POD_CHANGED, p, NULL);
 }

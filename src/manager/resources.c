@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include "basic/file-util.h"
+#include "basic/kill-point.h"
 #include "basic/log.h"
 #include "basic/message.h"
 #include "manager/internal.h"
@@ -253,6 +254,7 @@ int container_update(Container *c, const Limits *resources, Error *error) {
         r = c->manager->engine->ops->container_update(c->manager->engine, &view, &l, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("container-update.done", c->id);
         container_set_limits(c, &l);
         return container_save_limits(c, error);
 }
@@ -347,6 +349,7 @@ int pod_update(Pod *p, const Limits *overhead, const Limits *resources, Error *e
                 if (r < 0)
                         return r;
         }
+        KILL_POINT_OF("pod-update.done", p->id);
         pod_set_limits(p, &new_overhead, &new_resources);
         return pod_save_limits(p, error);
 }

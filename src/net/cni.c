@@ -5,6 +5,7 @@
 #include "basic/fiber.h"
 #include "basic/file-util.h"
 #include "basic/json-util.h"
+#include "basic/kill-point.h"
 #include "basic/log.h"
 #include "basic/string-util.h"
 #include "net/cni-cache.h"
@@ -169,10 +170,14 @@ static int run_del(Cni *c, const char *pod_id, const char *netns, const CniCache
                 int k = cni_plugin_run(&runtime, "DEL", json_array_get(cache->network.plugins, i - 1), prev_result,
                                        NULL, error);
 
+                KILL_POINT_OF("cni-del.plugin-done", pod_id);
                 if (k < 0 && r >= 0)
                         r = k;
         }
-        return r < 0 ? r : cni_cache_remove(c->cache_directory, pod_id, error);
+        KILL_POINT_OF("cni-del.plugins-done", pod_id);
+        r = r < 0 ? r : cni_cache_remove(c->cache_directory, pod_id, error);
+        KILL_POINT_OF("cni-del.forgotten", pod_id);
+        return r;
 }
 
 static int run_add(Cni *c, const CniPod *pod, CniCache *cache, Error *error) {
@@ -187,11 +192,13 @@ static int run_add(Cni *c, const CniPod *pod, CniCache *cache, Error *error) {
                 r = cni_plugin_run(&runtime, "ADD", plugin, cache->result, &result, error);
                 if (r < 0)
                         return r;
+                KILL_POINT_OF("cni-add.plugin-done", pod->id);
                 if (result) {
                         json_decref(cache->result);
                         cache->result = result;
                 }
         }
+        KILL_POINT_OF("cni-add.plugins-done", pod->id);
         if (!cache->result)
                 return error_setf(error, GRPC_INTERNAL, "the plugins of CNI network \"%s\" printed no result",
                                   cache->network.name);
@@ -237,10 +244,13 @@ int cni_add(Cni *c, const CniPod *pod, CniResult *ret, Error *error) {
         r = cni_cache_new(c, pod, &cache, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("cni-add.begin", pod->id);
         r = cni_cache_write(c->cache_directory, pod->id, &cache, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("cni-add.noted", pod->id);
         r = run_add(c, pod, &cache, error);
+        KILL_POINT_OF("cni-add.saved", pod->id);
         if (r >= 0)
                 r = cni_result_from_json(cache.result, ret, error);
         if (r < 0) {
@@ -260,6 +270,7 @@ int cni_del(Cni *c, const CniPod *pod, Error *error) {
         _cleanup_error_ Error read_error = ERROR_INIT;
         int r;
 
+        KILL_POINT_OF("cni-del.begin", pod->id);
         r = cni_cache_read(c->cache_directory, pod->id, &cache, &read_error);
         if (r == -ENOENT)
                 return 0;

@@ -1,6 +1,7 @@
 /* What is asked of a unit that is there: signals, new limits, a failure forgotten. Each is one call, sent again
  * when its reply is cut off: a signal may then arrive twice, which none of ours minds. */
 
+#include "basic/kill-point.h"
 #include "systemd/internal.h"
 
 typedef struct KillCall {
@@ -36,7 +37,9 @@ int unit_kill(Systemd *s, const char *unit, const char *whom, int signo, Error *
                 if (streq(whom, words[i].whom))
                         k.whom = words[i].strict;
 
+        KILL_POINT_OF("unit-kill.begin", unit);
         r = systemd_call(s, build_kill, &k, USEC_INFINITY, &e, NULL, error);
+        KILL_POINT_OF("unit-kill.done", unit);
         if (sd_bus_error_has_name(&e, SYSTEMD_NAME ".NoSuchUnit") ||
             sd_bus_error_has_name(&e, SYSTEMD_NAME ".NoSuchProcess"))
                 return error_setf(error, GRPC_NOT_FOUND, "Unit %s has no process to send signal %d to", unit, signo),
@@ -72,7 +75,9 @@ int unit_set_properties(Systemd *s, const char *unit, const UnitProperties *p, E
         SetCall c = { unit, p };
         int r;
 
+        KILL_POINT_OF("unit-set.begin", unit);
         r = systemd_call(s, build_set, &c, USEC_INFINITY, &e, NULL, error);
+        KILL_POINT_OF("unit-set.done", unit);
         return systemd_error(error, &e, r, "Cannot change unit %s", unit);
 }
 
@@ -94,7 +99,9 @@ int unit_reset_failed(Systemd *s, const char *unit, Error *error) {
         _cleanup_(sd_bus_error_free) sd_bus_error e = SD_BUS_ERROR_NULL;
         int r;
 
+        KILL_POINT_OF("unit-reset.begin", unit);
         r = systemd_call(s, build_reset, unit, USEC_INFINITY, &e, NULL, error);
+        KILL_POINT_OF("unit-reset.done", unit);
         if (sd_bus_error_has_name(&e, SYSTEMD_NAME ".NoSuchUnit"))
                 return 0;
         return systemd_error(error, &e, r, "Cannot reset the failed unit %s", unit);

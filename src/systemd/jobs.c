@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <utlist.h>
 
+#include "basic/kill-point.h"
 #include "basic/log.h"
 #include "basic/string-util.h"
 #include "systemd/internal.h"
@@ -281,8 +282,10 @@ static int start_send(Start *start, uint64_t until, Error *error) {
         bool again = start->sent;
         int r;
 
+        KILL_POINT_OF("unit-start.begin", start->unit);
         r = systemd_call_once(start->systemd, build_start, start, until, &e, &reply, error);
         if (r >= 0) {
+                KILL_POINT_OF("unit-start.answered", start->unit);
                 r = job_wait_read(&start->wait, reply);
                 if (r < 0)
                         return error_set(error, r, "Cannot understand systemd's answer to starting %s", start->unit);
@@ -337,6 +340,7 @@ int unit_start_wait(Systemd *s, const char *unit, const UnitProperties *p, uint6
                 return start_undo(&start, r, timeout_usec, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("unit-start.done", unit);
         watches_unit_started(s, unit);
         return 0;
 }
@@ -391,11 +395,13 @@ static int stop_send(Stop *stop, uint64_t until, Error *error) {
         int r;
 
         job_wait_forget(&stop->wait);
+        KILL_POINT_OF("unit-stop.begin", stop->unit);
         r = systemd_call(stop->systemd, build_stop, stop, until, &e, &reply, error);
         if (sd_bus_error_has_name(&e, SYSTEMD_NAME ".NoSuchUnit"))
                 return 1;
         if (r < 0)
                 return systemd_error(error, &e, r, "Cannot stop unit %s", stop->unit);
+        KILL_POINT_OF("unit-stop.answered", stop->unit);
         r = job_wait_read(&stop->wait, reply);
         return r < 0 ? error_set(error, r, "Cannot understand systemd's answer to stopping %s", stop->unit) : 0;
 }
@@ -431,6 +437,7 @@ int unit_stop_wait(Systemd *s, const char *unit, uint64_t timeout_usec, Error *e
 
         job_wait_begin(s, unit, &stop.wait);
         r = stop_wait(&stop, timeout_usec > 0 ? now_usec(CLOCK_MONOTONIC) + timeout_usec : USEC_INFINITY, error);
+        KILL_POINT_OF("unit-stop.done", unit);
         if (r == -ETIMEDOUT)
                 return error_setf(error, GRPC_DEADLINE_EXCEEDED, "Unit %s did not stop within %.3g s", unit,
                                   (double) timeout_usec / USEC_PER_SEC),

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "basic/file-util.h"
+#include "basic/kill-point.h"
 #include "basic/process.h"
 #include "engine/native/internal.h"
 #include "engine/native/resources.h"
@@ -111,15 +112,18 @@ static int complete_exit(void *userdata) {
         _cleanup_error_ Error error = ERROR_INIT;
         int r;
 
+        KILL_POINT_OF("container-exit.seen", n->id);
         r = cgroup_kill(n->control_group);
         if (r >= 0)
                 r = cgroup_wait_empty(n->control_group, KILL_TIMEOUT_USEC);
         if (r < 0)
                 log_debug_errno(r, "Processes of container %s are left, ignoring", n->id);
+        KILL_POINT_OF("container-exit.killed", n->id);
         r = pod_client_drain(n->pod_socket_path, n->id, &error);
         if (r < 0 && r != -ENOENT)
                 log_debug("The log of container %s may miss its end: %s, ignoring", n->id, strempty(error.message));
 
+        KILL_POINT_OF("container-exit.drained", n->id);
         n->state.phase = n->state.finished_usec > 0 ? ENGINE_CONTAINER_EXITED : ENGINE_CONTAINER_UNKNOWN;
         n->state.pid = 0;
         if (n->engine && n->up && n->engine->engine.events.container_changed)
@@ -578,7 +582,9 @@ int native_container_remove(Engine *engine, const EngineContainer *c, Error *err
         if (r < 0)
                 return error_set(error, r, "cannot remove container %s", c->id);
         r = release_in_pod(e, c, error);
+        KILL_POINT_OF("container-release.pod", c->id);
         (void) fiber_join(fiber, &released);
+        KILL_POINT_OF("container-release.unit", c->id);
         if (r >= 0 && released < 0) {
                 error_move(error, &release.error);
                 r = released;
@@ -588,6 +594,7 @@ int native_container_remove(Engine *engine, const EngineContainer *c, Error *err
                 r = remove_files(e, c, error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("container-release.files", c->id);
         if (n)
                 native_container_forget(n);
         return 0;

@@ -8,6 +8,7 @@
 #include <sys/un.h>
 
 #include "basic/file-util.h"
+#include "basic/kill-point.h"
 #include "engine/native/internal.h"
 #include "engine/native/namespaces.h"
 #include "engine/native/oci-config.h"
@@ -240,6 +241,7 @@ static int make_root(Creation *k) {
         r = rootfs_mount(k->c, k->engine->scratch, &fd, k->error);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("container-make.overlay", k->c->id);
         r = check_mount_points(fd, k->error);
         if (r < 0)
                 return r;
@@ -253,6 +255,7 @@ static int make_root(Creation *k) {
         r = write_config(k);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("container-make.config", k->c->id);
         return pod_client_mount(socket_path, fd, k->rootfs, k->error);
 }
 
@@ -330,6 +333,7 @@ static int defer_start_error(Creation *k, NativeContainer *n, const char *text) 
         _cleanup_free_ char *path = strprintf("%s/start-error", k->c->directory);
         int r;
 
+        KILL_POINT_OF("container-make.start-error", k->c->id);
         n->start_error = strdup(text);
         if (!path || !n->start_error)
                 return error_oom(k->error);
@@ -388,15 +392,18 @@ static int start_unit(Creation *k, NativeContainer *n) {
         }
         if (r < 0)
                 return explain_failure(k, n, r, &why);
+        KILL_POINT_OF("container-make.unit", k->c->id);
         if (k->console_fd >= 0) {
                 r = accept_console(k);
                 if (r < 0)
                         return r;
+                KILL_POINT_OF("container-make.console", k->c->id);
         }
         /* Only now: what the runtime itself says to standard error is not for the container's log. */
         r = hand_over_streams(k);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("container-make.streams", k->c->id);
         r = look_at_container(k, n);
         if (r < 0)
                 return r;
@@ -421,6 +428,8 @@ static int create(Creation *k, NativeContainer *n, EngineContainerInfo *info) {
                 r = make_root(k);
         if (r >= 0)
                 r = make_streams(k);
+        if (r >= 0)
+                KILL_POINT_OF("container-make.root", k->c->id);
         if (r >= 0)
                 r = describe_unit(k);
         if (r >= 0)

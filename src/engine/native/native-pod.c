@@ -6,6 +6,7 @@
 #include <sys/utsname.h>
 
 #include "basic/file-util.h"
+#include "basic/kill-point.h"
 #include "engine/native/internal.h"
 #include "engine/native/resources.h"
 #include "pod/pod-protocol.h"
@@ -322,6 +323,7 @@ static int pod_make(NativeEngine *e, const EnginePod *pod, NativePod *p, UnitPro
         r = unit_start_wait(e->systemd, pod->unit, properties, POD_START_TIMEOUT_USEC, error);
         if (r < 0)
                 return error_prefix(error, r, "cannot start pod %s", pod->id);
+        KILL_POINT_OF("pod-start.unit", pod->id);
         p->state.running = true;
         p->state.started_usec = now_usec(CLOCK_REALTIME);
         /* Its answer, which says the process's ID, takes a while in PID 1: whoever needs it waits for it. */
@@ -420,6 +422,7 @@ int native_pod_stop(Engine *engine, const EnginePod *pod, Error *error) {
         int r;
 
         kill_containers(e, pod->id);
+        KILL_POINT_OF("pod-end.containers", pod->id);
         /* Where its processes are: KillMode=process leaves the init of its pid namespace alone. */
         r = unit_get_state(e->systemd, pod->unit, &state, error);
         if (r < 0)
@@ -430,9 +433,11 @@ int native_pod_stop(Engine *engine, const EnginePod *pod, Error *error) {
         r = cgroup_kill(!isempty(state.control_group) ? state.control_group : p ? p->control_group : NULL);
         if (r < 0)
                 return error_set(error, r, "cannot end the processes of pod %s", pod->id);
+        KILL_POINT_OF("pod-end.killed", pod->id);
         r = cgroup_wait_empty(state.control_group, KILL_TIMEOUT_USEC);
         if (r < 0)
                 return error_set(error, r, "the processes of pod %s don't end", pod->id);
+        KILL_POINT_OF("pod-end.gone", pod->id);
         p = native_pod_find(e, pod->id);
         if (p) {
                 /* Whoever asked for it needs no event. */

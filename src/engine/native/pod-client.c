@@ -4,6 +4,7 @@
 #include <sys/un.h>
 
 #include "basic/fiber.h"
+#include "basic/kill-point.h"
 #include "engine/native/pod-client.h"
 #include "pod/pod-protocol.h"
 
@@ -129,7 +130,9 @@ static int call_try(const char *socket_path, const Call *c, uint64_t until, Answ
         r = call_send(fd, c);
         if (r < 0)
                 return r;
+        KILL_POINT_OF("pod-process.asked", c->id);
         r = call_receive(fd, until, ret);
+        KILL_POINT_OF("pod-process.answered", c->id);
         if (r >= 0 && ret_fd && ret->reply.result >= 0)
                 *ret_fd = TAKE_FD(fd);
         return r;

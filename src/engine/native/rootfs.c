@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "basic/file-util.h"
+#include "basic/kill-point.h"
 #include "basic/process.h"
 #include "basic/string-util.h"
 
@@ -51,6 +52,7 @@ static int make_upper(const EngineContainer *c, int dir_fd, const char *layers_p
         if (mkdirat(dir_fd, "upper", 0700) < 0 || fchownat(dir_fd, "upper", st.st_uid, st.st_gid, 0) < 0 ||
             fchmodat(dir_fd, "upper", st.st_mode & 07777, 0) < 0 || mkdirat(dir_fd, "work", 0700) < 0)
                 return error_set(error, -errno, "cannot make the writable layer in %s", c->directory);
+        KILL_POINT_OF("container-make.upper", c->id);
         if (n == 0 && mkdirat(dir_fd, "empty", 0755) < 0)
                 return error_set(error, -errno, "cannot make a folder in %s", c->directory);
         return 0;

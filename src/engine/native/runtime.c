@@ -8,6 +8,7 @@
 
 #include "basic/file-util.h"
 #include "basic/json-util.h"
+#include "basic/kill-point.h"
 #include "basic/log.h"
 #include "basic/string-util.h"
 
@@ -60,6 +61,7 @@ int runtime_start_by_fifo(const char *state_directory) {
         r = write_all(fd, "", 1);
         if (r < 0)
                 return r == -EPIPE ? -ENXIO : r;
+        KILL_POINT_OF("container-start.told", state_directory);
         /* Afterwards: a daemon that dies in between leaves one that runs, not one that waits for ever. */
         return unlinkat(dir_fd, "exec.fifo", 0) < 0 ? -errno : 0;
 }
