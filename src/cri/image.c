@@ -18,7 +18,11 @@ static int image_required(const runtime_v1_ImageSpec *spec, bool given, Error *e
 static int images_listed(CriCall *c, bool has_filter, const runtime_v1_ImageFilter *filter, Image ***ret,
                          Error *error) {
         Image **images, *one;
+        int r;
 
+        r = image_store_refresh(c->manager->images, error);
+        if (r < 0)
+                return r;
         if (!has_filter || !filter->has_image || isempty(filter->image.image))
                 images = image_store_list(c->manager->images);
         else {
@@ -116,6 +120,9 @@ int cri_image_status(CriCall *c, Error *error) {
         int r;
 
         r = image_required(&request->image, request->has_image, error);
+        if (r < 0)
+                return r;
+        r = image_store_refresh(c->manager->images, error);
         if (r < 0)
                 return r;
         i = image_store_find(c->manager->images, request->image.image);

@@ -121,6 +121,13 @@ typedef struct EngineOps {
         int (*pod_remove)(Engine *e, const EnginePod *pod, Error *error);
         /* After a restart of the daemon: looks at what there is and follows it. */
         int (*pod_load)(Engine *e, const EnginePod *pod, EnginePodState *ret, Error *error);
+        /* An engine that sets up the pods' networks itself: the addresses, the primary first, owned by the caller. NULL
+         * (the member): the manager does it, with CNI in the namespace. */
+        int (*pod_addresses)(Engine *e, const EnginePod *pod, char ***ret, Error *error);
+        /* Of such an engine: whether it can give pods a network, or why not. Doesn't wait. */
+        int (*network_status)(Engine *e, Error *error);
+        /* After a restart, once all pods are loaded: removes what is left of others. May be NULL. */
+        int (*collect)(Engine *e, bool (*is_known)(const char *pod_id, void *userdata), void *userdata, Error *error);
         /* The cgroup of the pod's slice, as systemd's ControlGroup has it ("/kubepods.slice/…"), owned by the caller;
          * -ENOENT when the pod is down. Doesn't wait. */
         int (*pod_cgroup)(Engine *e, const EnginePod *pod, char **ret);

@@ -1,7 +1,9 @@
 #pragma once
-/* Images: pulled from registries into a content-addressed store, unpacked once a layer, shared by all containers.
+/* Images, and what keeps them. ImageStore is the interface that cri/, bus/ and manager/ use; whoever runs the pods
+ * decides what is behind it: our own store, below, or that of rkt (engine/rkt/).
  *
- * On disk, below the store's directory (mode 0700):
+ * Our own: pulled from registries into a content-addressed store, unpacked once a layer, shared by all containers. On
+ * disk, below the store's directory (mode 0700):
  *   blobs/sha256/HEX   manifests, configs (layers' compressed blobs are removed once unpacked)
  *   layers/N/          one unpacked layer, N a short number, so that overlayfs' option string stays short
  *   layers/N/fs        its tree; whiteouts as overlayfs has them (character device 0/0, trusted.overlay.opaque)
@@ -32,6 +34,7 @@ typedef struct ImageConfig {
 
 typedef struct Image {
         unsigned n_ref;
+        void (*destroy)(struct Image *i); /* of the store it is from, when its last reference goes */
         char *id;            /* "sha256:HEX" of the config blob; the one ID used everywhere */
         char **repo_tags;    /* "registry/name:tag", canonical */
         char **repo_digests; /* "registry/name@sha256:HEX" */
@@ -43,6 +46,8 @@ typedef struct Image {
         char *config_json; /* the config blob's text, for verbose status */
 } Image;
 
+/* Frees what the fields hold, not the image. For Image.destroy. */
+void image_done(Image *i);
 Image *image_ref(Image *i);
 Image *image_unref(Image *i);
 DEFINE_TRIVIAL_CLEANUP_FUNC(Image *, image_unref);
@@ -54,6 +59,34 @@ typedef struct ImageAuth {
         const char *identity_token; /* refresh token for the token server */
         const char *registry_token; /* bearer token, used as it is */
 } ImageAuth;
+
+typedef struct ImageFsInfo {
+        uint64_t timestamp_nsec; /* CLOCK_REALTIME */
+        char *mountpoint;        /* of the file system that holds the store */
+        uint64_t used_bytes, inodes_used;
+} ImageFsInfo;
+void image_fs_info_done(ImageFsInfo *i);
+/* The directory where the file system of path is mounted; owned by the caller. */
+int image_find_mountpoint(const char *path, char **ret);
+
+/* What a store does, see the functions of these names below. NULL: there is nothing to do. */
+typedef struct ImageStoreOps {
+        ImageStore *(*free)(ImageStore *s);
+        int (*refresh)(ImageStore *s, Error *error);
+        const char *(*layers_path)(const ImageStore *s);
+        int (*pull)(ImageStore *s, const char *reference, const ImageAuth *auth, Image **ret, Error *error);
+        Image *(*find)(ImageStore *s, const char *reference);
+        Image **(*list)(ImageStore *s);
+        int (*remove)(ImageStore *s, const char *reference, Error *error);
+        int (*hold)(ImageStore *s, const char *holder, char *const *layers);
+        void (*release)(ImageStore *s, const char *holder);
+        int (*collect)(ImageStore *s, Error *error);
+        int (*fs_info)(ImageStore *s, ImageFsInfo *ret, Error *error);
+} ImageStoreOps;
+
+struct ImageStore {
+        const ImageStoreOps *ops;
+};
 
 typedef struct ImageStoreConfig {
         const char *directory;            /* /var/lib/rktlet/image */
@@ -67,10 +100,14 @@ typedef struct ImageStoreConfig {
 /* Opens or makes the store, empties tmp/, loads all images. A damaged image file is set aside with a log line, never
  * fatal. Works on a full disk. */
 int image_store_open(sd_event *event, const ImageStoreConfig *config, ImageStore **ret, Error *error);
+
 ImageStore *image_store_free(ImageStore *s);
 DEFINE_TRIVIAL_CLEANUP_FUNC(ImageStore *, image_store_free);
 
-/* The absolute path of layers/, in which Image.layers are names (each with fs/ below). */
+/* (fiber) Looks what images there are, where others may change that behind our back. Our own store always knows. */
+int image_store_refresh(ImageStore *s, Error *error);
+
+/* The absolute path of layers/, in which Image.layers are names (each with fs/ below); NULL where images have none. */
 const char *image_store_layers_path(const ImageStore *s);
 
 /* (fiber) Pulls reference ("nginx", "host:5000/a/b:tag", "a@sha256:…"). The same image asked twice at once is pulled
@@ -93,11 +130,5 @@ int image_store_hold(ImageStore *s, const char *holder, char *const *layers);
 void image_store_release(ImageStore *s, const char *holder);
 int image_store_collect(ImageStore *s, Error *error);
 
-typedef struct ImageFsInfo {
-        uint64_t timestamp_nsec; /* CLOCK_REALTIME */
-        char *mountpoint;        /* of the file system that holds the store */
-        uint64_t used_bytes, inodes_used;
-} ImageFsInfo;
-void image_fs_info_done(ImageFsInfo *i);
 /* (fiber) What images take on disk: sums kept as layers come and go, no scan. */
 int image_store_fs_info(ImageStore *s, ImageFsInfo *ret, Error *error);

@@ -18,7 +18,7 @@
 
 struct LayerFetch {
         unsigned n_ref;
-        ImageStore *store;
+        LayerStore *store;
         RegistrySession *session;
         char *digest, *diff_id, *chain;
         uint64_t size;
@@ -49,7 +49,7 @@ DEFINE_TRIVIAL_CLEANUP_FUNC(LayerFetch *, fetch_unref);
 
 /* The unpacker of one attempt. */
 typedef struct Unpacker {
-        ImageStore *store;
+        LayerStore *store;
         char *temporary; /* below tmp/ */
         int pidfd, in, out, err;
 } Unpacker;
@@ -244,7 +244,7 @@ static void fetch_destroy(void *userdata) {
         fetch_unref(userdata);
 }
 
-static int fetch_start(ImageStore *s, RegistrySession *session, const char *digest, uint64_t size, const char *diff_id,
+static int fetch_start(LayerStore *s, RegistrySession *session, const char *digest, uint64_t size, const char *diff_id,
                        const char *chain, LayerFetch **ret, Error *error) {
         _cleanup_(fetch_unrefp) LayerFetch *f = calloc(1, sizeof *f);
         int r;
@@ -274,7 +274,7 @@ static int fetch_start(ImageStore *s, RegistrySession *session, const char *dige
         return 0;
 }
 
-static LayerFetch *find_fetch(ImageStore *s, const char *diff_id) {
+static LayerFetch *find_fetch(LayerStore *s, const char *diff_id) {
         for (size_t i = 0; i < s->n_fetches; i++)
                 if (streq(s->fetches[i]->diff_id, diff_id))
                         return s->fetches[i];
@@ -301,7 +301,7 @@ static int fetch_wait(LayerFetch *f) {
         return r;
 }
 
-int store_get_layer(ImageStore *s, RegistrySession *session, const char *digest, uint64_t size, const char *diff_id,
+int store_get_layer(LayerStore *s, RegistrySession *session, const char *digest, uint64_t size, const char *diff_id,
                     const char *chain, ImageLayer **ret, Error *error) {
         int r;
 
@@ -339,7 +339,7 @@ int store_get_layer(ImageStore *s, RegistrySession *session, const char *digest,
         }
 }
 
-void store_cancel_fetches(ImageStore *s) {
+void store_cancel_fetches(LayerStore *s) {
         for (size_t i = 0; i < s->n_fetches; i++)
                 fiber_cancel(s->fetches[i]->fiber);
 }

@@ -13,7 +13,7 @@
 
 typedef struct Pull {
         unsigned n_ref;
-        ImageStore *store;
+        LayerStore *store;
         RegistrySession *session;
         ImageReference reference;
         char key[72]; /* reference and credentials, hashed: who may not pull must not profit from who may */
@@ -80,7 +80,7 @@ static int pull_unchanged(Pull *p, Image **ret) {
         name = p->reference.digest ? digest_name(p, p->reference.digest) : tag_name(p);
         if (!name)
                 return -ENOMEM;
-        if (!image_store_find(p->store, name))
+        if (!layer_store_find(&p->store->base, name))
                 return 0;
         r = registry_head_manifest(p->session, p->reference.digest ? p->reference.digest : p->reference.tag, &digest,
                                    NULL);
@@ -92,7 +92,7 @@ static int pull_unchanged(Pull *p, Image **ret) {
         known = digest_name(p, p->reference.digest ? p->reference.digest : digest);
         if (!known)
                 return -ENOMEM;
-        image = image_store_find(p->store, name);
+        image = layer_store_find(&p->store->base, name);
         if (!image || !strv_contains(image->repo_digests, known))
                 return 0;
         *ret = image_ref(image);
@@ -162,6 +162,7 @@ static int pull_config(Pull *p, Plan *plan, Error *error) {
         if (!i)
                 return error_oom(error);
         i->image.n_ref = 1;
+        i->image.destroy = stored_image_destroy;
         r = registry_get_blob(p->session, d->digest, d->size, doc, error);
         if (r < 0)
                 return r;
@@ -406,7 +407,7 @@ static int pull_key(const ImageReference *r, const ImageAuth *a, char ret[static
         return 0;
 }
 
-static int pull_start(ImageStore *s, ImageReference *reference, const ImageAuth *auth, const char *key, Pull **ret,
+static int pull_start(LayerStore *s, ImageReference *reference, const ImageAuth *auth, const char *key, Pull **ret,
                       Error *error) {
         _cleanup_(pull_unrefp) Pull *p = calloc(1, sizeof *p);
         int r;
@@ -436,7 +437,7 @@ static int pull_start(ImageStore *s, ImageReference *reference, const ImageAuth 
         return 0;
 }
 
-static Pull *find_pull(ImageStore *s, const char *key) {
+static Pull *find_pull(LayerStore *s, const char *key) {
         for (size_t i = 0; i < s->n_pulls; i++)
                 if (streq(s->pulls[i]->key, key))
                         return s->pulls[i];
@@ -452,7 +453,8 @@ static int copy_error(const Pull *p, Error *error) {
         return error_set(error, p->result, "Cannot pull %s", p->reference.name);
 }
 
-int image_store_pull(ImageStore *s, const char *reference, const ImageAuth *auth, Image **ret, Error *error) {
+int layer_store_pull(ImageStore *store, const char *reference, const ImageAuth *auth, Image **ret, Error *error) {
+        LayerStore *s = layer_store(store);
         _cleanup_image_reference_ ImageReference parsed = {};
         _cleanup_(pull_unrefp) Pull *p = NULL;
         char key[72] = {};
@@ -495,7 +497,7 @@ int image_store_pull(ImageStore *s, const char *reference, const ImageAuth *auth
         return 0;
 }
 
-void store_cancel_pulls(ImageStore *s) {
+void store_cancel_pulls(LayerStore *s) {
         for (size_t i = 0; i < s->n_pulls; i++)
                 fiber_cancel(s->pulls[i]->fiber);
 }

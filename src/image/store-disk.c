@@ -13,11 +13,11 @@
 /* Names in one removal command. */
 #define DOOMED_AT_ONCE 256U
 
-char *store_temporary(ImageStore *s, const char *what) {
+char *store_temporary(LayerStore *s, const char *what) {
         return strprintf("%s-%llu", what, (unsigned long long) s->next_temporary++);
 }
 
-int store_run_helper(ImageStore *s, const char *const *argv, const int *fds, size_t n_fds, int stdin_fd,
+int store_run_helper(LayerStore *s, const char *const *argv, const int *fds, size_t n_fds, int stdin_fd,
                      Error *error) {
         ProcessOptions o = {
                         .argv = argv,
@@ -44,7 +44,7 @@ int store_run_helper(ImageStore *s, const char *const *argv, const int *fds, siz
 }
 
 static int remove_fiber(void *userdata) {
-        ImageStore *s = userdata;
+        LayerStore *s = userdata;
 
         while (s->doomed && s->doomed[0]) {
                 _cleanup_strv_free_ char **names = TAKE_PTR(s->doomed);
@@ -73,7 +73,7 @@ static void unref_store(void *userdata) {
         store_unref(userdata);
 }
 
-void store_doom(ImageStore *s, const char *name) {
+void store_doom(LayerStore *s, const char *name) {
         int r;
 
         if (strv_extend(&s->doomed, name) < 0)
@@ -90,7 +90,7 @@ void store_doom(ImageStore *s, const char *name) {
         }
 }
 
-void store_wait_doomed(ImageStore *s) {
+void store_wait_doomed(LayerStore *s) {
         uint64_t until = s->n_doomed;
 
         FIBER_SHIELDED_SCOPE;
@@ -100,7 +100,7 @@ void store_wait_doomed(ImageStore *s) {
 }
 
 static int sync_fiber(void *userdata) {
-        ImageStore *s = userdata;
+        LayerStore *s = userdata;
         const char *const argv[] = {s->unpack_path, "sync", NULL};
         _cleanup_error_ Error error = ERROR_INIT;
         _cleanup_strv_free_ char **names = NULL;
@@ -130,7 +130,7 @@ static int sync_fiber(void *userdata) {
 }
 
 static int on_sync_timer(sd_event_source *source, uint64_t usec, void *userdata) {
-        ImageStore *s = userdata;
+        LayerStore *s = userdata;
 
         if (s->syncing) {
                 store_sync_later(s);
@@ -144,7 +144,7 @@ static int on_sync_timer(sd_event_source *source, uint64_t usec, void *userdata)
         return 0;
 }
 
-void store_sync_later(ImageStore *s) {
+void store_sync_later(LayerStore *s) {
         uint64_t when = now_usec(CLOCK_MONOTONIC) + SYNC_DELAY_USEC;
         int r = 0;
 

@@ -26,27 +26,13 @@ int digest_of_bytes(const void *data, size_t size, char ret[static 72]) {
         return 0;
 }
 
-Image *image_ref(Image *i) {
-        i->n_ref++;
-        return i;
-}
+void stored_image_destroy(Image *i) {
+        StoredImage *stored = CONTAINER_OF(i, StoredImage, image);
 
-Image *image_unref(Image *i) {
-        StoredImage *stored = (StoredImage *) i;
-
-        if (!i || --i->n_ref > 0)
-                return NULL;
-        free(i->id);
-        strv_free(i->repo_tags);
-        strv_free(i->repo_digests);
-        strv_free(i->layers);
-        free(i->manifest_digest);
-        free(i->config_json);
-        image_config_done(&i->config);
+        image_done(i);
         strv_free(stored->blobs);
         free(stored->layers); /* its uses were given back when the store let go of it */
         free(stored);
-        return NULL;
 }
 
 /* For an image that the store doesn't have (yet): gives its uses back as well. */
@@ -60,7 +46,7 @@ StoredImage *stored_image_free(StoredImage *i) {
         return NULL;
 }
 
-StoredImage *store_find_id(ImageStore *s, const char *id) {
+StoredImage *store_find_id(LayerStore *s, const char *id) {
         for (size_t i = 0; i < s->n_images; i++)
                 if (streq(s->images[i]->image.id, id))
                         return s->images[i];
@@ -93,7 +79,7 @@ int stored_image_list_layers(StoredImage *i) {
         return 0;
 }
 
-int store_write_blob(ImageStore *s, const char *digest, const void *data, size_t size, Error *error) {
+int store_write_blob(LayerStore *s, const char *digest, const void *data, size_t size, Error *error) {
         const char *hex = digest + STRLEN("sha256:");
         struct stat st;
         int r;
@@ -111,7 +97,7 @@ int store_write_blob(ImageStore *s, const char *digest, const void *data, size_t
         return r < 0 ? store_write_failed(s, r, error) : 0;
 }
 
-int store_read_blob(ImageStore *s, const char *digest, char **ret, size_t *ret_size) {
+int store_read_blob(LayerStore *s, const char *digest, char **ret, size_t *ret_size) {
         _cleanup_free_ char *data = NULL;
         char actual[72];
         size_t n;
@@ -130,14 +116,14 @@ int store_read_blob(ImageStore *s, const char *digest, char **ret, size_t *ret_s
         return 0;
 }
 
-static bool blob_is_needed(const ImageStore *s, const char *digest) {
+static bool blob_is_needed(const LayerStore *s, const char *digest) {
         for (size_t i = 0; i < s->n_images; i++)
                 if (strv_contains(s->images[i]->blobs, digest))
                         return true;
         return false;
 }
 
-void store_remove_unneeded_blobs(ImageStore *s, char *const *digests) {
+void store_remove_unneeded_blobs(LayerStore *s, char *const *digests) {
         STRV_FOREACH(d, digests)
                 if (!blob_is_needed(s, *d)) {
                         (void) unlinkat(s->blobs_fd, *d + STRLEN("sha256:"), 0);
@@ -149,7 +135,7 @@ static char *image_file_name(const char *id) {
         return strprintf("%s.json", id + STRLEN("sha256:"));
 }
 
-static int image_save(ImageStore *s, StoredImage *i, Error *error) {
+static int image_save(LayerStore *s, StoredImage *i, Error *error) {
         _cleanup_json_ json_t *j = NULL, *tags = json_from_strv(i->image.repo_tags),
                               *digests = json_from_strv(i->image.repo_digests), *blobs = json_from_strv(i->blobs),
                               *layers = json_array();
@@ -176,7 +162,7 @@ static int image_save(ImageStore *s, StoredImage *i, Error *error) {
         return 0;
 }
 
-static void image_find_pinned(const ImageStore *s, StoredImage *i) {
+static void image_find_pinned(const LayerStore *s, StoredImage *i) {
         i->image.pinned = false;
         STRV_FOREACH(p, s->pinned) {
                 STRV_FOREACH(t, i->image.repo_tags)
@@ -186,7 +172,7 @@ static void image_find_pinned(const ImageStore *s, StoredImage *i) {
         }
 }
 
-static int image_register(ImageStore *s, StoredImage *i) {
+static int image_register(LayerStore *s, StoredImage *i) {
         int r;
 
         if (s->n_images >= STORE_IMAGES_MAX)
@@ -209,7 +195,7 @@ static int image_register(ImageStore *s, StoredImage *i) {
         return 0;
 }
 
-void store_forget_image(ImageStore *s, StoredImage *i) {
+void store_forget_image(LayerStore *s, StoredImage *i) {
         _cleanup_free_ char *name = image_file_name(i->image.id);
 
         list_remove(&s->images, &s->n_images, i);
@@ -240,7 +226,7 @@ static void strv_remove(char **l, const char *s) {
                 *to = NULL;
 }
 
-int store_name_image(ImageStore *s, StoredImage *i, const char *tag, const char *digest, Error *error) {
+int store_name_image(LayerStore *s, StoredImage *i, const char *tag, const char *digest, Error *error) {
         bool is_new = !i->store, add_tag = tag && !strv_contains(i->image.repo_tags, tag),
              add_digest = digest && !strv_contains(i->image.repo_digests, digest);
         int r;
@@ -294,7 +280,8 @@ int store_name_image(ImageStore *s, StoredImage *i, const char *tag, const char 
         return 0;
 }
 
-Image *image_store_find(ImageStore *s, const char *reference) {
+Image *layer_store_find(ImageStore *store, const char *reference) {
+        LayerStore *s = layer_store(store);
         _cleanup_image_reference_ ImageReference r = {};
         _cleanup_free_ char *name = NULL;
         const char *hex;
@@ -331,9 +318,10 @@ Image *image_store_find(ImageStore *s, const char *reference) {
         return (Image *) found;
 }
 
-int image_store_remove(ImageStore *s, const char *reference, Error *error) {
+int layer_store_remove(ImageStore *store, const char *reference, Error *error) {
+        LayerStore *s = layer_store(store);
         _cleanup_image_reference_ ImageReference r = {};
-        Image *image = image_store_find(s, reference);
+        Image *image = layer_store_find(store, reference);
         StoredImage *i = (StoredImage *) image;
         int k;
 
@@ -377,7 +365,7 @@ static void settle_tags(StoredImage *a, StoredImage *b) {
                 strv_remove(earlier->image.repo_tags, *t);
 }
 
-static int image_load(ImageStore *s, const char *name, StoredImage **ret) {
+static int image_load(LayerStore *s, const char *name, StoredImage **ret) {
         _cleanup_(stored_image_freep) StoredImage *i = calloc(1, sizeof *i);
         _cleanup_strv_free_ char **layers = NULL;
         _cleanup_free_ char *text = NULL, *expected = NULL;
@@ -389,6 +377,7 @@ static int image_load(ImageStore *s, const char *name, StoredImage **ret) {
         if (!i)
                 return -ENOMEM;
         i->image.n_ref = 1;
+        i->image.destroy = stored_image_destroy;
         r = read_file(s->images_fd, name, STORE_FILE_MAX, &text, &size);
         if (r < 0)
                 return r;
@@ -454,7 +443,7 @@ static int image_load(ImageStore *s, const char *name, StoredImage **ret) {
 
 static int load_one(int dir_fd, const char *name, void *userdata) {
         _cleanup_free_ char *aside = NULL;
-        ImageStore *s = userdata;
+        LayerStore *s = userdata;
         StoredImage *i;
         int r;
 
@@ -473,6 +462,6 @@ static int load_one(int dir_fd, const char *name, void *userdata) {
         return 0;
 }
 
-int store_load_images(ImageStore *s) {
+int store_load_images(LayerStore *s) {
         return directory_foreach(s->images_fd, ".", load_one, s);
 }

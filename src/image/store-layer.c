@@ -40,7 +40,7 @@ ImageLayer *layer_free(ImageLayer *l) {
 }
 DEFINE_TRIVIAL_CLEANUP_FUNC(ImageLayer *, layer_free);
 
-ImageLayer *store_find_layer(ImageStore *s, const char *diff_id, const char *chain) {
+ImageLayer *store_find_layer(LayerStore *s, const char *diff_id, const char *chain) {
         for (size_t i = 0; i < s->n_layers; i++)
                 if (streq(s->layers[i]->diff_id, diff_id) &&
                     (!s->layers[i]->chain || streq(s->layers[i]->chain, chain)))
@@ -48,7 +48,7 @@ ImageLayer *store_find_layer(ImageStore *s, const char *diff_id, const char *cha
         return NULL;
 }
 
-ImageLayer *store_find_layer_by_name(ImageStore *s, const char *name) {
+ImageLayer *store_find_layer_by_name(LayerStore *s, const char *name) {
         for (size_t i = 0; i < s->n_layers; i++)
                 if (streq(s->layers[i]->name, name))
                         return s->layers[i];
@@ -60,7 +60,7 @@ ImageLayer *layer_use(ImageLayer *l) {
         return l;
 }
 
-static int layer_register(ImageStore *s, ImageLayer *l) {
+static int layer_register(LayerStore *s, ImageLayer *l) {
         int r;
 
         r = list_append(&s->layers, &s->n_layers, l);
@@ -73,7 +73,7 @@ static int layer_register(ImageStore *s, ImageLayer *l) {
 }
 
 /* Takes layers/name out of sight at once; the tree goes behind. */
-static void remove_directory(ImageStore *s, const char *name) {
+static void remove_directory(LayerStore *s, const char *name) {
         _cleanup_free_ char *gone = store_temporary(s, "layer");
 
         if (!gone || renameat(s->layers_fd, name, s->tmp_fd, gone) < 0) {
@@ -85,7 +85,7 @@ static void remove_directory(ImageStore *s, const char *name) {
 }
 
 void layer_unuse(ImageLayer *l) {
-        ImageStore *s;
+        LayerStore *s;
 
         if (!l || --l->n_users > 0)
                 return;
@@ -117,7 +117,7 @@ static int layer_write(int dir_fd, const ImageLayer *l) {
         return write_file_atomic(dir_fd, "layer.json", text, strlen(text), 0600, 0);
 }
 
-int store_commit_layer(ImageStore *s, const char *temporary, const char *diff_id, const char *chain, uint64_t bytes,
+int store_commit_layer(LayerStore *s, const char *temporary, const char *diff_id, const char *chain, uint64_t bytes,
                        uint64_t inodes, bool opaque_root, ImageLayer **ret, Error *error) {
         _cleanup_(layer_freep) ImageLayer *l = calloc(1, sizeof *l);
         _cleanup_close_ int fd = -1;
@@ -163,7 +163,7 @@ int store_commit_layer(ImageStore *s, const char *temporary, const char *diff_id
         return 0;
 }
 
-int store_adopt_layer(ImageStore *s, ImageLayer *const *layers, size_t i, Error *error) {
+int store_adopt_layer(LayerStore *s, ImageLayer *const *layers, size_t i, Error *error) {
         const char *const argv[] = {s->unpack_path, "adopt", NULL};
         _cleanup_close_ int list_fd = -1;
         _cleanup_free_ char *path = NULL;
@@ -197,7 +197,7 @@ int store_adopt_layer(ImageStore *s, ImageLayer *const *layers, size_t i, Error 
 }
 
 /* Reads layers/N. 0 when it isn't worth keeping. */
-static int layer_load(ImageStore *s, const char *name, const char *boot_id, ImageLayer **ret) {
+static int layer_load(LayerStore *s, const char *name, const char *boot_id, ImageLayer **ret) {
         _cleanup_(layer_freep) ImageLayer *l = calloc(1, sizeof *l);
         _cleanup_close_ int fd = -1;
         _cleanup_free_ char *text = NULL;
@@ -254,7 +254,7 @@ static int layer_load(ImageStore *s, const char *name, const char *boot_id, Imag
 }
 
 typedef struct LoadContext {
-        ImageStore *store;
+        LayerStore *store;
         char boot_id[64];
 } LoadContext;
 
@@ -286,7 +286,7 @@ static int load_one(int dir_fd, const char *name, void *userdata) {
         return 0;
 }
 
-int store_load_layers(ImageStore *s) {
+int store_load_layers(LayerStore *s) {
         LoadContext c = {.store = s};
         int r;
 

@@ -36,7 +36,7 @@ void list_remove(void *array, size_t *n, const void *item) {
                 }
 }
 
-int store_write_failed(const ImageStore *s, int r, Error *error) {
+int store_write_failed(const LayerStore *s, int r, Error *error) {
         if (r == -ENOSPC || r == -EDQUOT) {
                 (void) error_setf(error, GRPC_RESOURCE_EXHAUSTED,
                                  "No space left on the file system of the image store %s: remove images or make it "
@@ -47,7 +47,7 @@ int store_write_failed(const ImageStore *s, int r, Error *error) {
         return error_set(error, r, "Cannot write to the image store %s", s->directory);
 }
 
-ImageStore *store_ref(ImageStore *s) {
+LayerStore *store_ref(LayerStore *s) {
         s->n_ref++;
         return s;
 }
@@ -58,7 +58,7 @@ static void hold_free(ImageHold *h) {
         free(h);
 }
 
-ImageStore *store_unref(ImageStore *s) {
+LayerStore *store_unref(LayerStore *s) {
         if (!s || --s->n_ref > 0)
                 return NULL;
         while (s->n_images > 0)
@@ -90,7 +90,7 @@ ImageStore *store_unref(ImageStore *s) {
         return NULL;
 }
 
-ImageStore *image_store_free(ImageStore *s) {
+static LayerStore *layer_store_free(LayerStore *s) {
         if (!s)
                 return NULL;
         s->closing = true;
@@ -100,12 +100,14 @@ ImageStore *image_store_free(ImageStore *s) {
         return store_unref(s);
 }
 
+DEFINE_TRIVIAL_CLEANUP_FUNC(LayerStore *, layer_store_free);
+
 static int doom_one(int dir_fd, const char *name, void *userdata) {
         store_doom(userdata, name);
         return 0;
 }
 
-static int open_subdirectory(ImageStore *s, const char *name, int *ret_fd, Error *error) {
+static int open_subdirectory(LayerStore *s, const char *name, int *ret_fd, Error *error) {
         int fd, r;
 
         r = mkdir_parents(s->fd, name, 0700);
@@ -118,13 +120,148 @@ static int open_subdirectory(ImageStore *s, const char *name, int *ret_fd, Error
         return 0;
 }
 
+static const char *layer_store_layers_path(const ImageStore *store) {
+        return CONTAINER_OF(store, const LayerStore, base)->layers_path;
+}
+
+static Image **layer_store_list(ImageStore *store) {
+        const LayerStore *s = layer_store(store);
+        Image **l = calloc(s->n_images + 1, sizeof *l);
+
+        for (size_t i = 0; l && i < s->n_images; i++)
+                l[i] = &s->images[i]->image;
+        return l;
+}
+
+static ImageHold *find_hold(LayerStore *s, const char *holder) {
+        for (size_t i = 0; i < s->n_holds; i++)
+                if (streq(s->holds[i]->holder, holder))
+                        return s->holds[i];
+        return NULL;
+}
+
+static int layer_store_hold(ImageStore *store, const char *holder, char *const *layers) {
+        LayerStore *s = layer_store(store);
+        ImageHold *h, *old = find_hold(s, holder);
+        int r;
+
+        h = calloc(1, sizeof *h);
+        if (!h)
+                return -ENOMEM;
+        h->holder = strdup(holder);
+        h->layers = calloc(strv_length(layers) + 1, sizeof *h->layers);
+        r = h->holder && h->layers ? 0 : -ENOMEM;
+        STRV_FOREACH(name, layers) {
+                ImageLayer *l = r >= 0 ? store_find_layer_by_name(s, *name) : NULL;
+
+                if (l)
+                        h->layers[h->n_layers++] = layer_use(l);
+                else if (r >= 0)
+                        r = -ENOENT;
+        }
+        if (r >= 0)
+                r = list_append(&s->holds, &s->n_holds, h);
+        if (r < 0) {
+                /* Nothing may go that was there before: right after a start layers have no other user yet. */
+                for (size_t i = 0; i < h->n_layers; i++)
+                        h->layers[i]->n_users--;
+                h->n_layers = 0;
+                hold_free(h);
+                return r;
+        }
+        if (old) {
+                list_remove(&s->holds, &s->n_holds, old);
+                hold_free(old);
+        }
+        return 0;
+}
+
+static void layer_store_release(ImageStore *store, const char *holder) {
+        LayerStore *s = layer_store(store);
+        ImageHold *h = find_hold(s, holder);
+
+        if (!h)
+                return;
+        list_remove(&s->holds, &s->n_holds, h);
+        hold_free(h);
+}
+
+static int collect_blob(int dir_fd, const char *name, void *userdata) {
+        LayerStore *s = userdata;
+        _cleanup_free_ char *digest = strprintf("sha256:%s", name);
+
+        /* A pull under way may have written it just now. */
+        if (!digest || s->n_pulls > 0)
+                return 0;
+        if (!digest_is_valid(digest)) {
+                (void) unlinkat(dir_fd, name, 0);
+                return 0;
+        }
+        store_remove_unneeded_blobs(s, (char *const[]){digest, NULL});
+        return 0;
+}
+
+static int layer_store_collect(ImageStore *store, Error *error) {
+        LayerStore *s = layer_store(store);
+        int r;
+
+        for (size_t i = s->n_layers; i > 0; i--)
+                if (s->layers[i - 1]->n_users == 0)
+                        layer_unuse(layer_use(s->layers[i - 1]));
+        KILL_POINT("image-collect.layers");
+        r = directory_foreach(s->blobs_fd, ".", collect_blob, s);
+        if (r < 0)
+                return error_set(error, r, "Cannot read %s/blobs", s->directory);
+        KILL_POINT("image-collect.blobs");
+        if (fiber_current())
+                store_wait_doomed(s);
+        return 0;
+}
+
+static int layer_store_fs_info(ImageStore *store, ImageFsInfo *ret, Error *error) {
+        LayerStore *s = layer_store(store);
+        struct timespec ts;
+        char *mountpoint;
+        int r;
+
+        r = image_find_mountpoint(s->directory, &mountpoint);
+        if (r < 0)
+                return error_set(error, r, "Cannot find the file system of %s", s->directory);
+        (void) clock_gettime(CLOCK_REALTIME, &ts);
+        *ret = (ImageFsInfo){
+                        .timestamp_nsec = (uint64_t) ts.tv_sec * NSEC_PER_SEC + (uint64_t) ts.tv_nsec,
+                        .mountpoint = mountpoint,
+                        .used_bytes = s->bytes,
+                        .inodes_used = s->inodes,
+        };
+        return 0;
+}
+
+static ImageStore *free_store(ImageStore *store) {
+        return layer_store_free(layer_store(store)), NULL;
+}
+
+static const ImageStoreOps layer_store_ops = {
+        .free = free_store,
+        .layers_path = layer_store_layers_path,
+        .pull = layer_store_pull,
+        .find = layer_store_find,
+        .list = layer_store_list,
+        .remove = layer_store_remove,
+        .hold = layer_store_hold,
+        .release = layer_store_release,
+        .collect = layer_store_collect,
+        .fs_info = layer_store_fs_info,
+};
+
 int image_store_open(sd_event *event, const ImageStoreConfig *config, ImageStore **ret, Error *error) {
-        _cleanup_(image_store_freep) ImageStore *s = calloc(1, sizeof *s);
+        _cleanup_(layer_store_freep) LayerStore *s = calloc(1, sizeof *s);
         struct sigaction sa = {};
         int r;
 
         if (!s)
                 return error_oom(error);
+        s->base.ops = &layer_store_ops;
         s->n_ref = 1;
         s->fd = s->blobs_fd = s->layers_fd = s->images_fd = s->tmp_fd = -1;
         s->next_layer = 1;
@@ -173,152 +310,6 @@ int image_store_open(sd_event *event, const ImageStoreConfig *config, ImageStore
         r = store_load_images(s);
         if (r < 0)
                 return error_set(error, r, "Cannot read %s/images", s->directory);
-        *ret = TAKE_PTR(s);
-        return 0;
-}
-
-const char *image_store_layers_path(const ImageStore *s) {
-        return s->layers_path;
-}
-
-Image **image_store_list(ImageStore *s) {
-        Image **l = calloc(s->n_images + 1, sizeof *l);
-
-        for (size_t i = 0; l && i < s->n_images; i++)
-                l[i] = &s->images[i]->image;
-        return l;
-}
-
-static ImageHold *find_hold(ImageStore *s, const char *holder) {
-        for (size_t i = 0; i < s->n_holds; i++)
-                if (streq(s->holds[i]->holder, holder))
-                        return s->holds[i];
-        return NULL;
-}
-
-int image_store_hold(ImageStore *s, const char *holder, char *const *layers) {
-        ImageHold *h, *old = find_hold(s, holder);
-        int r;
-
-        h = calloc(1, sizeof *h);
-        if (!h)
-                return -ENOMEM;
-        h->holder = strdup(holder);
-        h->layers = calloc(strv_length(layers) + 1, sizeof *h->layers);
-        r = h->holder && h->layers ? 0 : -ENOMEM;
-        STRV_FOREACH(name, layers) {
-                ImageLayer *l = r >= 0 ? store_find_layer_by_name(s, *name) : NULL;
-
-                if (l)
-                        h->layers[h->n_layers++] = layer_use(l);
-                else if (r >= 0)
-                        r = -ENOENT;
-        }
-        if (r >= 0)
-                r = list_append(&s->holds, &s->n_holds, h);
-        if (r < 0) {
-                /* Nothing may go that was there before: right after a start layers have no other user yet. */
-                for (size_t i = 0; i < h->n_layers; i++)
-                        h->layers[i]->n_users--;
-                h->n_layers = 0;
-                hold_free(h);
-                return r;
-        }
-        if (old) {
-                list_remove(&s->holds, &s->n_holds, old);
-                hold_free(old);
-        }
-        return 0;
-}
-
-void image_store_release(ImageStore *s, const char *holder) {
-        ImageHold *h = find_hold(s, holder);
-
-        if (!h)
-                return;
-        list_remove(&s->holds, &s->n_holds, h);
-        hold_free(h);
-}
-
-static int collect_blob(int dir_fd, const char *name, void *userdata) {
-        ImageStore *s = userdata;
-        _cleanup_free_ char *digest = strprintf("sha256:%s", name);
-
-        /* A pull under way may have written it just now. */
-        if (!digest || s->n_pulls > 0)
-                return 0;
-        if (!digest_is_valid(digest)) {
-                (void) unlinkat(dir_fd, name, 0);
-                return 0;
-        }
-        store_remove_unneeded_blobs(s, (char *const[]){digest, NULL});
-        return 0;
-}
-
-int image_store_collect(ImageStore *s, Error *error) {
-        int r;
-
-        for (size_t i = s->n_layers; i > 0; i--)
-                if (s->layers[i - 1]->n_users == 0)
-                        layer_unuse(layer_use(s->layers[i - 1]));
-        KILL_POINT("image-collect.layers");
-        r = directory_foreach(s->blobs_fd, ".", collect_blob, s);
-        if (r < 0)
-                return error_set(error, r, "Cannot read %s/blobs", s->directory);
-        KILL_POINT("image-collect.blobs");
-        if (fiber_current())
-                store_wait_doomed(s);
-        return 0;
-}
-
-void image_fs_info_done(ImageFsInfo *i) {
-        if (i)
-                i->mountpoint = mfree(i->mountpoint);
-}
-
-/* Walks up to the directory whose parent lies in another mount. */
-static int find_mountpoint(const char *path, char **ret) {
-        _cleanup_free_ char *here = realpath(path, NULL);
-        struct statx sx, parent;
-
-        if (!here)
-                return -errno;
-        if (statx(AT_FDCWD, here, 0, STATX_MNT_ID, &sx) < 0)
-                return -errno;
-        while (here[1]) {
-                _cleanup_free_ char *up = strdup(here);
-                char *slash;
-
-                if (!up)
-                        return -ENOMEM;
-                slash = strrchr(up, '/');
-                slash[slash == up ? 1 : 0] = '\0';
-                if (statx(AT_FDCWD, up, 0, STATX_MNT_ID, &parent) < 0)
-                        return -errno;
-                if (parent.stx_mnt_id != sx.stx_mnt_id || parent.stx_dev_major != sx.stx_dev_major ||
-                    parent.stx_dev_minor != sx.stx_dev_minor)
-                        break;
-                free(here);
-                here = TAKE_PTR(up);
-        }
-        *ret = TAKE_PTR(here);
-        return 0;
-}
-
-int image_store_fs_info(ImageStore *s, ImageFsInfo *ret, Error *error) {
-        struct timespec ts;
-        char *mountpoint;
-        int r;
-
-        r = find_mountpoint(s->directory, &mountpoint);
-        if (r < 0)
-                return error_set(error, r, "Cannot find the file system of %s", s->directory);
-        (void) clock_gettime(CLOCK_REALTIME, &ts);
-        *ret = (ImageFsInfo){
-                        .timestamp_nsec = (uint64_t) ts.tv_sec * NSEC_PER_SEC + (uint64_t) ts.tv_nsec,
-                        .mountpoint = mountpoint,
-                        .used_bytes = s->bytes,
-                        .inodes_used = s->inodes,
-        };
+        *ret = &TAKE_PTR(s)->base;
         return 0;
 }

@@ -1,5 +1,5 @@
 #pragma once
-/* The inside of the image store: what its files share. */
+/* The inside of our own image store: what its files share. */
 
 #include <sys/stat.h>
 
@@ -15,8 +15,10 @@
 #define STORE_FILE_MAX        (1024U * 1024U)
 #define STORE_VERSION         1
 
+typedef struct LayerStore LayerStore;
+
 typedef struct ImageLayer {
-        ImageStore *store;
+        LayerStore *store;
         unsigned n_users; /* images, holds and pulls */
         char *name;       /* below layers/ */
         char *diff_id;
@@ -29,7 +31,7 @@ typedef struct ImageLayer {
 
 typedef struct StoredImage {
         Image image;         /* first: Image * and StoredImage * are one address */
-        ImageStore *store;   /* NULL once it was removed */
+        LayerStore *store;   /* NULL once it was removed */
         ImageLayer **layers; /* all of them, lowest first, a use of each; image.layers leaves out what can't show */
         size_t n_layers;
         char **blobs; /* digests of the manifests and configs it needs */
@@ -43,7 +45,8 @@ typedef struct ImageHold {
         size_t n_layers;
 } ImageHold;
 
-struct ImageStore {
+struct LayerStore {
+        ImageStore base;
         unsigned n_ref; /* the owner's, and one for each fiber under way */
         bool closing;
         sd_event *event;
@@ -79,12 +82,16 @@ struct ImageStore {
         bool syncing;
 };
 
-ImageStore *store_ref(ImageStore *s);
-ImageStore *store_unref(ImageStore *s);
-DEFINE_TRIVIAL_CLEANUP_FUNC(ImageStore *, store_unref);
+static inline LayerStore *layer_store(ImageStore *s) {
+        return CONTAINER_OF(s, LayerStore, base);
+}
+
+LayerStore *store_ref(LayerStore *s);
+LayerStore *store_unref(LayerStore *s);
+DEFINE_TRIVIAL_CLEANUP_FUNC(LayerStore *, store_unref);
 
 /* What a failure to write means to whoever pulls. Returns r. */
-int store_write_failed(const ImageStore *s, int r, Error *error);
+int store_write_failed(const LayerStore *s, int r, Error *error);
 
 /* Pointer arrays: append, and take out by value. */
 int list_append(void *array, size_t *n, void *item);
@@ -92,46 +99,49 @@ void list_remove(void *array, size_t *n, const void *item);
 
 /* store-layer.c */
 /* Reads layers/. A layer that isn't whole is thrown away. */
-int store_load_layers(ImageStore *s);
+int store_load_layers(LayerStore *s);
 /* The layer for a diff ID at a place: chain is the digest of all layers up to it. */
-ImageLayer *store_find_layer(ImageStore *s, const char *diff_id, const char *chain);
-ImageLayer *store_find_layer_by_name(ImageStore *s, const char *name);
+ImageLayer *store_find_layer(LayerStore *s, const char *diff_id, const char *chain);
+ImageLayer *store_find_layer_by_name(LayerStore *s, const char *name);
 ImageLayer *layer_use(ImageLayer *l);
 /* Gives a use back; the layer goes, in the background, with its last. Takes NULL. */
 void layer_unuse(ImageLayer *l);
 void layers_unuse(ImageLayer **layers, size_t n);
 /* Makes the unpacked tree tmp/temporary a layer, with one use. chain is NULL unless it implies directories. */
-int store_commit_layer(ImageStore *s, const char *temporary, const char *diff_id, const char *chain, uint64_t bytes,
+int store_commit_layer(LayerStore *s, const char *temporary, const char *diff_id, const char *chain, uint64_t bytes,
                        uint64_t inodes, bool opaque_root, ImageLayer **ret, Error *error);
 ImageLayer *layer_free(ImageLayer *l);
 /* (fiber) Gives the directories that layers[i] implies the modes of those below. */
-int store_adopt_layer(ImageStore *s, ImageLayer *const *layers, size_t i, Error *error);
+int store_adopt_layer(LayerStore *s, ImageLayer *const *layers, size_t i, Error *error);
 
 /* store-disk.c: work that goes on behind */
 /* A name for something in tmp/. */
-char *store_temporary(ImageStore *s, const char *what);
+char *store_temporary(LayerStore *s, const char *what);
 /* Removes tmp/name, whatever it is, in the background. */
-void store_doom(ImageStore *s, const char *name);
+void store_doom(LayerStore *s, const char *name);
 /* (fiber, shielded) Waits until all that was doomed before is gone. */
-void store_wait_doomed(ImageStore *s);
+void store_wait_doomed(LayerStore *s);
 /* Something has changed on disk: sync it in a while, behind. */
-void store_sync_later(ImageStore *s);
+void store_sync_later(LayerStore *s);
 /* Starts the unpacker's other commands and waits. (fiber) */
-int store_run_helper(ImageStore *s, const char *const *argv, const int *fds, size_t n_fds, int stdin_fd, Error *error);
+int store_run_helper(LayerStore *s, const char *const *argv, const int *fds, size_t n_fds, int stdin_fd, Error *error);
 
 /* store-image.c */
-int store_load_images(ImageStore *s);
+void stored_image_destroy(Image *i); /* Image.destroy */
+Image *layer_store_find(ImageStore *store, const char *reference);
+int layer_store_remove(ImageStore *store, const char *reference, Error *error);
+int store_load_images(LayerStore *s);
 StoredImage *stored_image_free(StoredImage *i);
 DEFINE_TRIVIAL_CLEANUP_FUNC(StoredImage *, stored_image_free);
-StoredImage *store_find_id(ImageStore *s, const char *id);
+StoredImage *store_find_id(LayerStore *s, const char *id);
 /* Gives an image a tag (taking it from another) and a digest name, either may be NULL, and saves it. Adds it to the
  * store if it is new; the store owns it then. */
-int store_name_image(ImageStore *s, StoredImage *i, const char *tag, const char *digest, Error *error);
-void store_forget_image(ImageStore *s, StoredImage *i);
-int store_write_blob(ImageStore *s, const char *digest, const void *data, size_t size, Error *error);
+int store_name_image(LayerStore *s, StoredImage *i, const char *tag, const char *digest, Error *error);
+void store_forget_image(LayerStore *s, StoredImage *i);
+int store_write_blob(LayerStore *s, const char *digest, const void *data, size_t size, Error *error);
 /* Reads a blob whose digest is right, else -ENOENT. */
-int store_read_blob(ImageStore *s, const char *digest, char **ret, size_t *ret_size);
-void store_remove_unneeded_blobs(ImageStore *s, char *const *digests);
+int store_read_blob(LayerStore *s, const char *digest, char **ret, size_t *ret_size);
+void store_remove_unneeded_blobs(LayerStore *s, char *const *digests);
 /* image.layers from layers: what an opaque root covers and what comes twice doesn't show. */
 int stored_image_list_layers(StoredImage *i);
 int digest_of_bytes(const void *data, size_t size, char ret[static 72]);
@@ -139,8 +149,9 @@ int digest_of_bytes(const void *data, size_t size, char ret[static 72]);
 /* pull-layer.c */
 typedef struct LayerFetch LayerFetch;
 /* (fiber) Gets a layer, sharing the work with whoever gets it as well. *ret is a use of it. */
-int store_get_layer(ImageStore *s, RegistrySession *session, const char *digest, uint64_t size, const char *diff_id,
+int store_get_layer(LayerStore *s, RegistrySession *session, const char *digest, uint64_t size, const char *diff_id,
                     const char *chain, ImageLayer **ret, Error *error);
-void store_cancel_fetches(ImageStore *s);
+void store_cancel_fetches(LayerStore *s);
 /* pull.c */
-void store_cancel_pulls(ImageStore *s);
+int layer_store_pull(ImageStore *store, const char *reference, const ImageAuth *auth, Image **ret, Error *error);
+void store_cancel_pulls(LayerStore *s);

@@ -225,9 +225,13 @@ static int container_make_directories(Container *c, Error *error) {
 
 static int container_find_image(Container *c, Error *error) {
         const char *name = c->request.config.image.image;
-        Image *image = image_store_find(c->manager->images, name);
+        Image *image;
         int r;
 
+        r = image_store_refresh(c->manager->images, error);
+        if (r < 0)
+                return r;
+        image = image_store_find(c->manager->images, name);
         if (!image)
                 return error_setf(error, GRPC_NOT_FOUND, "image \"%s\" is not on this node: pull it first", name);
         c->image = image_ref(image);

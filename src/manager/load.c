@@ -295,10 +295,12 @@ static int foreach_in(const char *base, const char *name, int (*func)(int, const
 
 /* What a crash left over; the pods are served meanwhile. */
 static void load_clean_up(Manager *m) {
-        _cleanup_error_ Error error = ERROR_INIT, image_error = ERROR_INIT;
+        _cleanup_error_ Error error = ERROR_INIT, image_error = ERROR_INIT, engine_error = ERROR_INIT;
 
         KILL_POINT("load.undone");
         remove_stray_units(m);
+        if (m->engine->ops->collect && m->engine->ops->collect(m->engine, pod_is_known, m, &engine_error) < 0)
+                log_warning("Cannot clean up pods: %s, ignoring", strempty(engine_error.message));
         if (cni_collect(m->cni, pod_is_known, m, &error) < 0)
                 log_warning("Cannot clean up networks: %s, ignoring", strempty(error.message));
         KILL_POINT("load.networks");
@@ -312,10 +314,15 @@ static void load_clean_up(Manager *m) {
 
 int manager_load(Manager *m, Error *error) {
         _cleanup_(load_list_done) LoadList pods = {}, containers = {}, half_done = {}, half_done_pods = {};
+        _cleanup_error_ Error image_error = ERROR_INIT;
         Container *c, *next_container;
         Pod *p, *next_pod;
         int r;
 
+        /* Without them the containers are as they are, only shown without their image's name. */
+        r = image_store_refresh(m->images, &image_error);
+        if (r < 0)
+                log_warning("%s, ignoring", strempty(image_error.message));
         r = foreach_in(m->config.state_directory, "pods", load_pod_directory, m, error);
         if (r < 0)
                 return r;

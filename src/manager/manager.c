@@ -161,5 +161,7 @@ int manager_find_container(Manager *m, const char *id, Container **ret, Error *e
 }
 
 int manager_network_status(Manager *m, Error *error) {
+        if (m->engine && m->engine->ops->network_status)
+                return m->engine->ops->network_status(m->engine, error);
         return cni_status(m->cni, error);
 }

@@ -262,11 +262,14 @@ static int pod_network_add(Pod *p, Error *error) {
         _cleanup_(cni_result_done) CniResult result = {};
         _cleanup_free_ CniPortMapping *ports = NULL;
         _cleanup_free_ char *netns = NULL;
+        Engine *engine = p->manager->engine;
         EnginePod view = pod_engine_view(p);
         CniPod cni;
         int r;
 
-        r = p->manager->engine->ops->pod_netns(p->manager->engine, &view, &netns, error);
+        if (engine->ops->pod_addresses)
+                return engine->ops->pod_addresses(engine, &view, &p->ips, error);
+        r = engine->ops->pod_netns(engine, &view, &netns, error);
         if (r < 0)
                 return r;
         if (!netns)
@@ -312,7 +315,7 @@ int pod_network_remove(Pod *p, Error *error) {
         int r;
 
         /* An ADD that failed may still owe its DEL: without a cached ADD this does nothing. */
-        if (pod_uses_host_network(p))
+        if (pod_uses_host_network(p) || p->manager->engine->ops->pod_addresses)
                 return 0;
         pod_open_netns(p);
         (void) snprintf(netns, sizeof netns, "/proc/%d/fd/%d", getpid(), p->netns_fd);

@@ -142,6 +142,10 @@ void engine_container_info_done(EngineContainerInfo *i) {
 }
 
 static Image image = { .n_ref = 1, .id = (char *) "sha256:feed" };
+int image_store_refresh(ImageStore *s, Error *error) {
+        return 0;
+}
+
 Image *image_store_find(ImageStore *s, const char *reference) {
         return streq(reference, "busybox") || streq(reference, image.id) ? &image : NULL;
 }
