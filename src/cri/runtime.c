@@ -6,9 +6,9 @@
 #include "cri/json.h"
 
 /* What the default handler can do. True only for what is built and tested. */
-#define HANDLER_RECURSIVE_READ_ONLY_MOUNTS false
+#define HANDLER_RECURSIVE_READ_ONLY_MOUNTS true
 #define HANDLER_USER_NAMESPACES            false
-#define SUPPLEMENTAL_GROUPS_POLICY         false
+#define SUPPLEMENTAL_GROUPS_POLICY         true
 #define USER_NAMESPACES_HOST_NETWORK       false
 
 int cri_version(CriCall *c, Error *error) {

@@ -301,7 +301,8 @@ func TestEvilImages(t *testing.T) {
 	for _, name := range []string{"dotdot", "dotdot-inside", "absolute", "symlink-write", "symlink-dotdot", "symlink-two-layers", "hardlink",
 		"hardlink-absolute", "hardlink-symlink", "whiteout-symlink", "whiteout-dotdot", "whiteout-names", "opaque-root", "overlay-whiteout",
 		"overlay-xattr", "device", "deep", "passwd-fifo", "passwd-symlink", "passwd-outside", "passwd-device", "passwd-huge", "passwd-newline",
-		"user-huge", "user-negative", "user-hex", "user-space", "etc-symlink", "dev-symlink", "proc-symlink", "workdir-symlink",
+		"user-huge", "user-negative", "user-hex", "user-space", "etc-symlink", "dev-symlink", "proc-symlink", "sys-symlink", "proc-file",
+		"dev-deep", "proc-deep", "sys-deep", "sys-cgroup", "etc-files", "etc-magic", "etc-loop", "etc-fifo", "etc-device", "workdir-symlink",
 		"workdir-fd", "mount-symlink", "volume-symlink", "labels", "env", "stop-signal", "diff-id", "diff-id-count", "config-type"} {
 		t.Run(name, func(t *testing.T) {
 			p := p.with(t)

@@ -347,5 +347,9 @@ func TestLimitUpdateIsInForce(t *testing.T) {
 	between(t, "memory left", second.Memory.AvailableBytes.GetValue(), 32<<20, 64<<20)
 	between(t, "page faults", second.Memory.PageFaults.GetValue(), first.Memory.PageFaults.GetValue(), 1<<40)
 	update(t, c, &cri.LinuxContainerResources{CpuQuota: -1})
-	contains(t, "cpu.max without a limit again", c.group("cpu.max"), "max ")
+	// systemd writes its default period where there is no quota (cgroup_cpu_adjust_period_and_log()).
+	equal(t, "cpu.max without a limit again", c.group("cpu.max"), "max 100000")
+	equal(t, "CPUQuotaPeriodUSec", unitProperty(t, c.unit(), "CPUQuotaPeriodUSec"), "50ms")
+	update(t, c, &cri.LinuxContainerResources{CpuQuota: 20000})
+	equal(t, "cpu.max with a quota again, of the period it had", c.group("cpu.max"), "20000 50000")
 }

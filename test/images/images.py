@@ -161,6 +161,23 @@ def evil(tree):
     yield "evil/etc-symlink", image(Layer().whiteout("etc").symlink("etc", "/tmp"))
     yield "evil/dev-symlink", image(Layer().symlink("dev", "/tmp"))
     yield "evil/proc-symlink", image(Layer().symlink("proc", "/tmp"))
+    yield "evil/sys-symlink", image(Layer().symlink("sys", "../../../../../../tmp"))
+    yield "evil/proc-file", image(Layer().file("proc", "x"))
+    # Deeper down: what they hide, or are resolved within the image.
+    yield "evil/dev-deep", image(Layer().symlink("dev/shm", "/tmp").symlink("dev/pts", "../../../../../../tmp").symlink(
+        "dev/mqueue", "/tmp").symlink("dev/null", "/tmp/escaped").symlink("dev/fd", "/tmp").symlink("dev/console", "/tmp/escaped").symlink(
+        "dev/net", "/tmp").symlink("dev/ptmx", "/tmp/escaped").symlink("dev/.rktlet-exec", "/tmp/escaped"))
+    yield "evil/proc-deep", image(Layer().symlink("proc/sys", "/tmp").symlink("proc/kcore", "/tmp/escaped").symlink(
+        "proc/self", "/tmp").symlink("proc/1", "/tmp"))
+    yield "evil/sys-deep", image(Layer().symlink("sys/fs", "../../../../../../tmp").symlink("sys/firmware", "/tmp"))
+    yield "evil/sys-cgroup", image(Layer().dir("sys/fs").symlink("sys/fs/cgroup", "/tmp"))
+    yield "evil/etc-files", image(Layer().symlink("etc/hosts", "/tmp/escaped").symlink(
+        "etc/hostname", "../../../../../../../tmp/escaped-too").symlink("etc/resolv.conf", "/var/none/escaped"))
+    yield "evil/etc-magic", image(Layer().symlink("etc/resolv.conf", "/proc/1/root/tmp/escaped"))
+    yield "evil/etc-loop", image(Layer().symlink("etc/hosts", "resolv.conf").symlink("etc/resolv.conf", "hosts"))
+    yield "evil/etc-fifo", image(Layer().whiteout("etc/hostname").fifo("etc/hostname"))
+    yield "evil/etc-device", image(Layer().whiteout("etc/hosts").device("etc/hosts", 10, 130))
+    yield "evil/masked-symlink", image(Layer().symlink("masked", "/tmp/victim").symlink("protected", "../../../../../../tmp"))
     yield "evil/workdir-symlink", image(Layer().symlink("work", "../../../../../../../../tmp"), WorkingDir="/work/escaped")
     yield "evil/workdir-fd", image(WorkingDir="/proc/self/fd/8")
     yield "evil/mount-symlink", image(Layer().symlink("mnt", "../../../../../../../../tmp"))

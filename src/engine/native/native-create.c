@@ -172,7 +172,65 @@ static int hand_over_streams(Creation *k) {
 
 /* --- root and configuration -------------------------------------------------------------------------------------- */
 
-static int write_config(Creation *k) {
+/* Of the file systems that every container has: the runtime makes device nodes and mounts there, and follows a symbolic
+ * link of the image out of the rootfs while it does so. What the image has below them is out of sight by then. */
+static int check_top_mount_points(int rootfs_fd, Error *error) {
+        static const char *const names[] = { "dev", "proc", "sys" };
+        struct stat st;
+
+        for (size_t i = 0; i < ELEMENTSOF(names); i++)
+                if (fstatat(rootfs_fd, names[i], &st, AT_SYMLINK_NOFOLLOW) >= 0 && !S_ISDIR(st.st_mode))
+                        return error_setf(error, GRPC_FAILED_PRECONDITION,
+                                          "/%s of the image is no directory: it cannot be mounted there", names[i]);
+        return 0;
+}
+
+static bool is_below_another(json_t *mounts, size_t n, const char *destination) {
+        for (size_t i = 0; i < n; i++) {
+                const char *above = strempty(json_get_string(json_array_get(mounts, i), "destination"));
+                const char *rest = startswith(destination, above);
+
+                if (!isempty(above) && rest && rest[0] == '/')
+                        return true;
+        }
+        return false;
+}
+
+/* The runtime resolves the other ones within the rootfs, but opens what is there for writing: that waits at a FIFO, and
+ * has effects at a device. */
+static int check_mount_points(int rootfs_fd, json_t *mounts, Error *error) {
+        json_t *mount;
+        size_t i;
+        int r;
+
+        r = check_top_mount_points(rootfs_fd, error);
+        if (r < 0)
+                return r;
+        json_array_foreach(mounts, i, mount) {
+                const char *destination = strempty(json_get_string(mount, "destination"));
+                _cleanup_close_ int fd = -1;
+                struct stat st;
+
+                if (is_below_another(mounts, i, destination))
+                        continue;
+                fd = open_in_root(rootfs_fd, destination, O_PATH, 0);
+                if (fd == -ENOENT)
+                        continue;
+                if (fd < 0)
+                        return error_setf(error, GRPC_FAILED_PRECONDITION, "nothing can be mounted at %s of the image: %s",
+                                          destination, strerror(-fd));
+                if (fstat(fd, &st) < 0)
+                        return error_set(error, -errno, "cannot look at %s of the image", destination);
+                if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
+                        return error_setf(error, GRPC_FAILED_PRECONDITION,
+                                          "%s of the image is neither a directory nor a regular file: nothing can be "
+                                          "mounted there",
+                                          destination);
+        }
+        return 0;
+}
+
+static int write_config(Creation *k, int rootfs_fd) {
         _cleanup_(pod_files_done) OciPodFiles files = {};
         _cleanup_free_ char *hostname = pod_hostname(k->c->pod), *text = NULL, *path = NULL,
                             *environment = strprintf("%s/environment", k->c->run_directory);
@@ -199,6 +257,8 @@ static int write_config(Creation *k) {
                                     .environment = environment,
                             },
                             k->properties, &out, k->error);
+        if (r >= 0)
+                r = check_mount_points(rootfs_fd, json_get_array(out.config, "mounts"), k->error);
         if (r < 0)
                 return r;
         k->shared = out.shared;
@@ -217,19 +277,6 @@ static int write_config(Creation *k) {
         return r < 0 ? error_set(k->error, r, "cannot write %s", path) : 0;
 }
 
-/* The runtime makes device nodes and mounts there, and follows a symbolic link of the image out of the rootfs while it
- * does so. */
-static int check_mount_points(int rootfs_fd, Error *error) {
-        static const char *const names[] = { "dev", "proc", "sys" };
-        struct stat st;
-
-        for (size_t i = 0; i < ELEMENTSOF(names); i++)
-                if (fstatat(rootfs_fd, names[i], &st, AT_SYMLINK_NOFOLLOW) >= 0 && !S_ISDIR(st.st_mode))
-                        return error_setf(error, GRPC_FAILED_PRECONDITION,
-                                          "/%s of the image is no directory: it cannot be mounted there", names[i]);
-        return 0;
-}
-
 static int make_root(Creation *k) {
         const Image *image = k->c->image;
         _cleanup_free_ char *socket_path = strprintf("%s/pod.sock", k->c->pod->run_directory);
@@ -242,9 +289,6 @@ static int make_root(Creation *k) {
         if (r < 0)
                 return r;
         KILL_POINT_OF("container-make.overlay", k->c->id);
-        r = check_mount_points(fd, k->error);
-        if (r < 0)
-                return r;
         r = oci_user_resolve(fd,
                              k->c->config->has_linux && k->c->config->linux.has_security_context
                                      ? &k->c->config->linux.security_context
@@ -252,7 +296,7 @@ static int make_root(Creation *k) {
                              image ? image->config.user : NULL, &k->user, k->error);
         if (r < 0)
                 return r;
-        r = write_config(k);
+        r = write_config(k, fd);
         if (r < 0)
                 return r;
         KILL_POINT_OF("container-make.config", k->c->id);

@@ -4,6 +4,7 @@
 #include "engine/native/oci-mounts.h"
 
 #include <limits.h>
+#include <sys/stat.h>
 
 #include "basic/json-util.h"
 #include "basic/string-util.h"
@@ -122,6 +123,13 @@ static int check_mount(const runtime_v1_Mount *m, Error *error) {
         return 0;
 }
 
+/* A file has nothing below it, and the OCI runtimes take "rro" for directories only. */
+static bool is_directory(const char *path) {
+        struct stat st;
+
+        return stat(path, &st) >= 0 && S_ISDIR(st.st_mode);
+}
+
 static int add_asked_for(json_t *array, const runtime_v1_Mount *m, Error *error) {
         const char *options[4] = { "rbind" };
         size_t n = 1;
@@ -129,7 +137,7 @@ static int add_asked_for(json_t *array, const runtime_v1_Mount *m, Error *error)
         options[n++] = m->propagation == runtime_v1_MountPropagation_PROPAGATION_BIDIRECTIONAL       ? "rshared"
                        : m->propagation == runtime_v1_MountPropagation_PROPAGATION_HOST_TO_CONTAINER ? "rslave"
                                                                                                      : "rprivate";
-        options[n++] = m->recursive_read_only ? "rro" : m->readonly ? "ro" : "rw";
+        options[n++] = m->recursive_read_only && is_directory(m->host_path) ? "rro" : m->readonly ? "ro" : "rw";
         options[n] = NULL;
         return add_bind(array, m->host_path, m->container_path, options, error);
 }

@@ -408,7 +408,7 @@ static void test_mounts(void) {
 }
 
 static void test_mount_options(void) {
-        runtime_v1_Mount m = { .container_path = (char *) "/m", .host_path = (char *) "/h" };
+        runtime_v1_Mount m = { .container_path = (char *) "/m", .host_path = (char *) "/" };
         const struct {
                 bool readonly, recursive;
                 runtime_v1_MountPropagation propagation;
