@@ -41,8 +41,9 @@ static int open_all(pid_t pid, const bool *wanted, int *fds) {
                         continue;
                 fds[i] = safe_close(fds[i]);
                 fds[i] = open_namespace(pid, names[i]);
+                /* One that has ended has none (ENOENT); reaped between the lookup and the opening it looks forbidden. */
                 if (fds[i] < 0)
-                        return fds[i] == -ENOENT ? -ESRCH : fds[i];
+                        return fds[i] == -ENOENT || pidfd_send_signal(pidfd, 0, NULL, 0) < 0 ? -ESRCH : fds[i];
         }
         return pidfd_send_signal(pidfd, 0, NULL, 0) < 0 ? -errno : 0;
 }
