@@ -140,6 +140,7 @@ typedef struct Count {
         const char *file; /* cgroup.procs or cgroup.threads */
         uint64_t processes, files, sockets, max;
         bool descriptors;
+        CgroupStats *memory; /* where their memory is added up */
 } Count;
 
 static void count_descriptors(const char *pid, Count *c) {
@@ -166,6 +167,47 @@ static void count_descriptors(const char *pid, Count *c) {
         (void) closedir(d);
 }
 
+/* Of proc(5)'s stat file: its name, in brackets, may hold anything. */
+static void add_page_faults(const char *pid, CgroupStats *s) {
+        unsigned long long minor, minor_children, major, major_children;
+        char path[64], text[TEXT_MAX];
+        const char *end;
+
+        (void) snprintf(path, sizeof path, "/proc/%.20s/stat", pid);
+        if (read_text(AT_FDCWD, path, text) < 0)
+                return;
+        end = strrchr(text, ')');
+        if (end && sscanf(end + 1, " %*c %*d %*d %*d %*d %*d %*u %llu %llu %llu %llu", &minor, &minor_children, &major,
+                          &major_children) == 4) {
+                s->memory_page_faults += minor + minor_children;
+                s->memory_major_page_faults += major + major_children;
+        }
+}
+
+/* A process's own figures, in KiB, of proc(5)'s status file. One that ended meanwhile has none. */
+static void add_memory(const char *pid, CgroupStats *s) {
+        char path[64], text[TEXT_MAX];
+        const struct {
+                const char *key;
+                uint64_t *value;
+        } figures[] = {
+                { "VmHWM", &s->memory_peak },       { "RssAnon", &s->memory_anon },  { "RssFile", &s->memory_file_mapped },
+                { "RssShmem", &s->memory_file },    { "VmPTE", &s->memory_kernel },  { "VmSwap", &s->swap_usage },
+        };
+
+        (void) snprintf(path, sizeof path, "/proc/%.20s/status", pid);
+        if (read_text(AT_FDCWD, path, text) < 0)
+                return;
+        for (const char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n')
+                for (size_t i = 0; i < ELEMENTSOF(figures); i++) {
+                        const char *value = startswith(line, figures[i].key);
+                        unsigned long long kib;
+
+                        if (value && sscanf(value, ": %llu kB", &kib) == 1)
+                                *figures[i].value += kib * 1024;
+                }
+}
+
 /* The file can be as long as a node has processes. */
 static int count_own(int dir_fd, Count *c) {
         _cleanup_fclose_ FILE *f = NULL;
@@ -185,6 +227,10 @@ static int count_own(int dir_fd, Count *c) {
                 c->processes++;
                 if (c->descriptors && c->files < c->max)
                         count_descriptors(line, c);
+                if (c->memory) {
+                        add_memory(line, c->memory);
+                        add_page_faults(line, c->memory);
+                }
         }
         /* A threaded cgroup's processes are those of the domain above it. */
         return ferror(f) && errno != EOPNOTSUPP ? -errno : 0;
@@ -265,8 +311,32 @@ static int read_cpu(int dir_fd, CgroupStats *s) {
                 { "throttled_usec", &s->cpu_throttled_nsec, NSEC_PER_USEC },
         };
 
-        /* This one is there without the controller, too. */
-        return read_figures(dir_fd, "cpu.stat", figures, ELEMENTSOF(figures));
+        int r;
+
+        /* This one is there without the controller, too, but has no periods then: nothing is throttled. */
+        r = read_figures(dir_fd, "cpu.stat", figures, ELEMENTSOF(figures));
+        if (r >= 0 && s->cpu_periods == STAT_UNKNOWN)
+                s->cpu_periods = s->cpu_throttled_periods = s->cpu_throttled_nsec = 0;
+        return r;
+}
+
+/* Without the memory controller: the sum of what the processes have for themselves. What they share counts once for
+ * each, and the page cache not at all. */
+static void read_memory_of_processes(int dir_fd, CgroupStats *s) {
+        CgroupStats sum = {};
+        Count c = { .file = "cgroup.procs", .memory = &sum };
+
+        if (count_tree(dir_fd, &c, 0) < 0)
+                return;
+        s->memory_anon = sum.memory_anon;
+        s->memory_file = s->memory_file_mapped = sum.memory_file + sum.memory_file_mapped;
+        s->memory_kernel = sum.memory_kernel;
+        s->memory_usage = s->memory_working_set = s->memory_anon + s->memory_file + s->memory_kernel;
+        s->memory_peak = sum.memory_peak;
+        s->memory_page_faults = sum.memory_page_faults;
+        s->memory_major_page_faults = sum.memory_major_page_faults;
+        s->swap_usage = sum.swap_usage;
+        s->memory_limit_hits = s->oom_kills = 0; /* there can be neither */
 }
 
 static void read_memory(int dir_fd, CgroupStats *s) {
@@ -282,8 +352,11 @@ static void read_memory(int dir_fd, CgroupStats *s) {
         };
 
         s->memory_usage = read_number(dir_fd, "memory.current");
-        if (s->memory_usage == STAT_UNKNOWN)
+        if (s->memory_usage == STAT_UNKNOWN) {
+                if (faccessat(dir_fd, "memory.current", F_OK, 0) < 0)
+                        read_memory_of_processes(dir_fd, s);
                 return;
+        }
         s->memory_limit = read_number(dir_fd, "memory.max");
         if (read_figures(dir_fd, "memory.stat", figures, ELEMENTSOF(figures)) >= 0)
                 s->memory_working_set = s->memory_usage > inactive ? s->memory_usage - inactive : 0;
@@ -299,7 +372,8 @@ static void read_details(int dir_fd, CgroupStats *s) {
         };
 
         (void) read_figures(dir_fd, "memory.events", figures, ELEMENTSOF(figures));
-        s->memory_peak = read_number(dir_fd, "memory.peak");
+        if (s->memory_peak == STAT_UNKNOWN)
+                s->memory_peak = read_number(dir_fd, "memory.peak");
         s->threads = read_number(dir_fd, "pids.current");
         if (s->threads == STAT_UNKNOWN)
                 count_threads(dir_fd, &s->threads);

@@ -31,6 +31,7 @@ typedef struct CgroupStats {
         uint64_t cpu_periods, cpu_throttled_periods, cpu_throttled_nsec;
         Pressure cpu_pressure;
 
+        /* Where the memory controller is not enabled: sums over the cgroup's processes, as proc(5) has them. */
         uint64_t memory_usage, memory_limit;
         uint64_t memory_working_set; /* without what can be dropped at once: file pages not used lately */
         uint64_t memory_anon, memory_file, memory_file_mapped, memory_kernel;

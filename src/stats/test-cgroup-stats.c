@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <math.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -98,12 +99,45 @@ static void test_what_no_controller_counts_is_unknown(void) {
         put("cgroup.procs", "");
         CHECK_EQ(cgroup_stats_read(dir_fd, CGROUP_STATS_DETAILS, &s), 0);
         CHECK_EQ(s.cpu_usage_nsec, 7000);
-        CHECK(s.cpu_periods == STAT_UNKNOWN && s.memory_usage == STAT_UNKNOWN);
-        CHECK(s.memory_working_set == STAT_UNKNOWN && s.memory_page_faults == STAT_UNKNOWN && s.swap_usage == STAT_UNKNOWN && s.swap_limit == STAT_UNKNOWN &&
-              s.threads == STAT_UNKNOWN && s.oom_kills == STAT_UNKNOWN);
+        CHECK(s.memory_limit == STAT_UNKNOWN && s.swap_limit == STAT_UNKNOWN);
+        CHECK(s.threads == STAT_UNKNOWN && s.threads_limit == STAT_UNKNOWN);
+        /* What can't happen without one happened never. */
+        CHECK(s.cpu_periods == 0 && s.cpu_throttled_periods == 0 && s.cpu_throttled_nsec == 0);
+        CHECK(s.oom_kills == 0 && s.memory_limit_hits == 0);
         CHECK(!s.cpu_pressure.known && !s.memory_pressure.known && !s.io_pressure.known);
         CHECK_EQ(s.n_devices, 0);
         CHECK_EQ(s.processes, 0);
+        end();
+}
+
+static void test_memory_no_controller_counts_is_that_of_the_processes(void) {
+        const size_t size = 16U * 1024U * 1024U;
+        CgroupStats one, two;
+        char pid[64];
+        char *touched;
+
+        begin();
+        put("cpu.stat", "usage_usec 7\n");
+        CHECK_EQ(cgroup_stats_read(dir_fd, 0, &one), 0);
+        CHECK(one.memory_usage == STAT_UNKNOWN && one.memory_page_faults == STAT_UNKNOWN);
+
+        put("cgroup.procs", "");
+        CHECK_EQ(cgroup_stats_read(dir_fd, 0, &one), 0);
+        CHECK(one.memory_usage == 0 && one.memory_working_set == 0 && one.swap_usage == 0);
+
+        (void) snprintf(pid, sizeof pid, "%d\n999999999\n", (int) getpid());
+        put("cgroup.procs", pid);
+        CHECK_EQ(cgroup_stats_read(dir_fd, CGROUP_STATS_DETAILS, &one), 0);
+        touched = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        CHECK(touched != MAP_FAILED);
+        memset(touched, 1, size);
+        CHECK_EQ(cgroup_stats_read(dir_fd, CGROUP_STATS_DETAILS, &two), 0);
+        CHECK(one.memory_usage > 0 && one.memory_file_mapped > 0 && one.memory_page_faults > 0);
+        CHECK(one.memory_usage == one.memory_anon + one.memory_file + one.memory_kernel);
+        CHECK(two.memory_anon >= one.memory_anon + size && two.memory_anon < one.memory_anon + 4 * size);
+        CHECK(two.memory_working_set >= one.memory_working_set + size);
+        CHECK(two.memory_peak >= two.memory_anon && two.memory_page_faults > one.memory_page_faults);
+        CHECK_EQ(munmap(touched, size), 0);
         end();
 }
 
@@ -211,7 +245,7 @@ static void test_the_rate_is_that_between_two_readings(void) {
 }
 
 TEST_MAIN(TEST_CASE(test_all_figures_of_a_cgroup_are_read), TEST_CASE(test_what_no_controller_counts_is_unknown),
-          TEST_CASE(test_no_limit_is_no_number), TEST_CASE(test_a_cgroup_that_is_gone_is_an_error),
+          TEST_CASE(test_memory_no_controller_counts_is_that_of_the_processes), TEST_CASE(test_no_limit_is_no_number), TEST_CASE(test_a_cgroup_that_is_gone_is_an_error),
           TEST_CASE(test_nonsense_in_files_is_no_figure),
           TEST_CASE(test_a_file_longer_than_the_buffer_is_read_as_far_as_it_goes),
           TEST_CASE(test_processes_below_are_counted_too), TEST_CASE(test_the_rate_is_that_between_two_readings))
