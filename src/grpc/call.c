@@ -409,6 +409,7 @@ void call_start(GrpcServer *s, h2o_req_t *req) {
                 return;
         }
 
+        server_connection_used(s, c->connection);
         h2_stream_start(req, on_stream_closed, call_ref(c));
         req->res.status = 200;
         h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_CONTENT_TYPE, NULL, H2O_STRLIT("application/grpc"));

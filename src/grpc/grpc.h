@@ -12,8 +12,11 @@
 
 #define GRPC_MESSAGE_MAX (16U * 1024U * 1024U)
 #define GRPC_STREAMS_MAX 1000U
-/* More connections than this are closed at once; more calls than this in the whole server answer ResourceExhausted. */
-#define GRPC_CONNECTIONS_MAX 256U
+/* Beyond so many connections, that which has been idle the longest is told to go (its client connects again when it has
+ * a call to make); more than the maximum are closed at once. More calls than this in the whole server answer
+ * ResourceExhausted. */
+#define GRPC_CONNECTIONS_KEPT 256U
+#define GRPC_CONNECTIONS_MAX 1024U
 #define GRPC_CALLS_MAX 4096U
 
 typedef struct GrpcServer GrpcServer;

@@ -382,7 +382,7 @@ void h2_connection_goaway(H2Connection *c, H2Goaway stage) {
         if (stage == H2_GOAWAY_FINAL)
                 last = conn->pull_stream_ids.max_open;
         h2o_http2_encode_goaway_frame(&conn->_write.buf, last, H2O_HTTP2_ERROR_NONE,
-                                      (h2o_iovec_t) { H2O_STRLIT("shutting down") });
+                                      (h2o_iovec_t) { H2O_STRLIT("please connect again") });
         if (stage == H2_GOAWAY_ANNOUNCED)
                 h2o_http2_encode_ping_frame(&conn->_write.buf, /* is_ack= */ 0, drain_ping);
         h2o_http2_conn_request_write(conn);

@@ -23,7 +23,7 @@ struct GrpcServer {
         void *userdata;
 
         Listener *listeners;
-        H2Connection *connections;
+        H2Connection *connections; /* the one used last is last */
         size_t n_connections;
         GrpcCall *calls;
         size_t n_calls;
@@ -40,6 +40,8 @@ DEFINE_TRIVIAL_CLEANUP_FUNC(GrpcServer *, server_unref);
 const GrpcMethod *server_find_method(const GrpcServer *s, const char *path, size_t size);
 /* Serves a connected socket, which is taken. */
 void server_accept(GrpcServer *s, int fd);
+/* A request has come on it. */
+void server_connection_used(GrpcServer *s, H2Connection *c);
 /* A call was freed or a connection closed. */
 void server_progress(GrpcServer *s);
 

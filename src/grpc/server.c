@@ -100,6 +100,22 @@ static int listener_pause(Listener *l) {
         return sd_event_source_set_enabled(l->io, SD_EVENT_OFF);
 }
 
+void server_connection_used(GrpcServer *s, H2Connection *c) {
+        DL_DELETE2(s->connections, c, prev, next_connection);
+        DL_APPEND2(s->connections, c, prev, next_connection);
+}
+
+/* Programs leave connections open that they will never use again. */
+static void server_let_idle_go(GrpcServer *s) {
+        H2Connection *c;
+
+        DL_FOREACH2(s->connections, c, next_connection)
+                if (c->n_streams == 0 && c->n_running == 0 && c->goaway == H2_GOAWAY_NONE) {
+                        h2_connection_goaway(c, H2_GOAWAY_ANNOUNCED);
+                        return;
+                }
+}
+
 void server_accept(GrpcServer *s, int fd) {
         H2Connection *c;
         int r;
@@ -109,6 +125,8 @@ void server_accept(GrpcServer *s, int fd) {
                 safe_close(fd);
                 return;
         }
+        if (s->n_connections >= GRPC_CONNECTIONS_KEPT)
+                server_let_idle_go(s);
         r = h2_connection_accept(&s->accept, fd, on_connection_closed, s, &c);
         if (r < 0) {
                 (void) log_debug_errno(r, "Cannot serve a connection");

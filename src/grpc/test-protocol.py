@@ -18,6 +18,7 @@ import traceback
 from h2client import *
 
 PROGRAM = sys.argv[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 SANITIZED = 'sanitized' in sys.argv[2:]
 ONLY = [a for a in sys.argv[2:] if a != 'sanitized']
 M = '/test.Test/'
@@ -758,19 +759,41 @@ def many_clients_at_once():
 
 @test
 def connections_are_limited():
+    """Beyond 256 the one that was idle the longest is told to go; of busy ones there are 1024."""
     clients = [server.client() for _ in range(256)]
     for c in clients:
         good(c.call(M + 'Echo', b'x'))
-    extra = Client(server.path, greet=False, timeout=5)
-    check(extra.until_closed())
-    clients.pop().close()
-    time.sleep(0.1)
+    good(clients[0].call(M + 'Echo', b'x'))  # so the second is idle the longest
     clients.append(server.client())
     good(clients[-1].call(M + 'Echo', b'x'))
+    while len(clients[1].goaways) < 2:
+        clients[1].step()
+    check(clients[1].goaways[-1][:2] == (1, 0), clients[1].goaways)
+    for c in clients[:1] + clients[2:]:
+        good(c.call(M + 'Echo', b'x'))
+        check(not c.goaways)
     for c in clients:
         c.close()
-    time.sleep(0.1)
-    served()
+    quiet()
+
+
+@test
+def connections_that_are_busy_are_limited_too():
+    s = Server(name='busy', files=4096)
+    clients = []
+    for _ in range(1024):
+        clients.append(s.client())
+        clients[-1].start(M + 'Sleep', b'60000')
+        good(clients[-1].call(M + 'Echo', b'x'))
+    extra = Client(s.path, greet=False, timeout=5)
+    check(extra.until_closed())
+    check(not any(c.goaways for c in clients))
+    clients.pop().close()
+    time.sleep(0.2)
+    served(s.path)
+    for c in clients:
+        c.close()
+    check(s.stop() == 0, s.stderr())
 
 
 @test
