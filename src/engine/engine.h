@@ -110,6 +110,11 @@ typedef struct EngineOps {
         const char *name;
         Engine *(*free)(Engine *e);
 
+        /* Around the pod_load and container_load of all there is, after a restart of the daemon: what one look at all can
+         * tell need not be asked for each. May be NULL. */
+        int (*load_begin)(Engine *e, Error *error);
+        void (*load_end)(Engine *e);
+
         /* The pod's unit is up and its namespaces exist. */
         int (*pod_start)(Engine *e, const EnginePod *pod, EnginePodState *ret, Error *error);
         /* /proc/PID/ns/net or the like, owned by the caller; NULL for the host's network; -ENOENT when the pod is

@@ -316,6 +316,7 @@ static int restarted(void *userdata) {
         CHECK_EQ(unit_stop_wait(h.systemd, down->unit, 0, &error), 0);
         harness_restart(&h);
 
+        CHECK_EQ(h.engine->ops->load_begin(h.engine, &error), 0);
         CHECK_EQ(h.engine->ops->pod_load(h.engine, &down->view, &down->state, &error), 0);
         CHECK(!down->state.running);
         CHECK_EQ(h.engine->ops->pod_load(h.engine, &p->view, &p->state, &error), 0);
@@ -333,6 +334,7 @@ static int restarted(void *userdata) {
         CHECK_EQ(state.phase, ENGINE_CONTAINER_EXITED);
         CHECK_EQ(state.exit_code, 6);
         CHECK(state.finished_usec <= died && state.finished_usec + 300 * USEC_PER_MSEC > died);
+        h.engine->ops->load_end(h.engine);
         container_wait_output(dying, "last words\n");
 
         container_start(created);

@@ -169,7 +169,8 @@ static int load_pod(void *userdata) {
                         p->ips = TAKE_PTR(result.ips);
                 p->network_json = TAKE_PTR(result.json);
         }
-        if (p->network_added && state.running)
+        /* What isn't known yet is told by an event. */
+        if (p->network_added && state.running && state.pid > 0)
                 pod_open_netns(p);
         if (p->phase == POD_READY && !state.running)
                 p->phase = POD_NOT_READY;
@@ -314,7 +315,7 @@ static void load_clean_up(Manager *m) {
 
 int manager_load(Manager *m, Error *error) {
         _cleanup_(load_list_done) LoadList pods = {}, containers = {}, half_done = {}, half_done_pods = {};
-        _cleanup_error_ Error image_error = ERROR_INIT;
+        _cleanup_error_ Error image_error = ERROR_INIT, begin_error = ERROR_INIT;
         Container *c, *next_container;
         Pod *p, *next_pod;
         int r;
@@ -348,9 +349,14 @@ int manager_load(Manager *m, Error *error) {
                 if (r < 0)
                         return error_oom(error);
         }
+        if (m->engine->ops->load_begin && m->engine->ops->load_begin(m->engine, &begin_error) < 0)
+                log_warning("Cannot look at all pods and containers at once: %s; looking at each",
+                            strempty(begin_error.message));
         r = load_list_run(m, &pods, load_pod);
         if (r >= 0)
                 r = load_list_run(m, &containers, load_container);
+        if (m->engine->ops->load_end)
+                m->engine->ops->load_end(m->engine);
         if (r < 0)
                 return error_set(error, r, "cannot look at pods and containers");
 

@@ -610,6 +610,9 @@ int pod_remove(Pod *p, Error *error) {
 
 void pod_apply_state(Pod *p, const EnginePodState *state) {
         p->engine_state = *state;
+        /* Known now, after a restart of ours; that of a pod that starts is opened by its start. */
+        if (state->running && state->pid > 0 && p->network_added)
+                pod_open_netns(p);
         /* While it starts or stops, the operation's own steps say what it is. */
         if (p->phase != POD_READY || p->stopping || state->running)
                 return;

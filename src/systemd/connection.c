@@ -61,6 +61,7 @@ Systemd *systemd_free(Systemd *s) {
         connection_close(s);
         while (s->watches)
                 (void) unit_watch_free(s->watches);
+        systemd_forget_running(s);
         sd_event_source_disable_unref(s->retry);
         sd_event_unref(s->event);
         free(s->version);

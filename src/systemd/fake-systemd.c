@@ -349,16 +349,19 @@ static int call_get_all(FakeSystemd *f, sd_bus_message *m) {
 }
 
 static int call_list(FakeSystemd *f, sd_bus_message *m) {
+        _cleanup_strv_free_ char **states = NULL;
         sd_bus_message *r;
 
         f->n_list++;
+        CHECK(sd_bus_message_read_strv(m, &states) >= 0);
         CHECK(sd_bus_message_new_method_return(m, &r) >= 0);
         CHECK(sd_bus_message_open_container(r, 'a', "(ssssssouso)") >= 0);
         for (FakeUnit *u = f->units; u; u = u->next) {
                 _cleanup_free_ char *path = NULL;
 
                 unit_path(u, &path);
-                if (u->loaded)
+                if (u->loaded && (strv_length(states) == 0 || strv_contains(states, u->active) ||
+                                  strv_contains(states, u->sub)))
                         CHECK(sd_bus_message_append(r, "(ssssssouso)", u->name, u->description, "loaded", u->active,
                                                     u->sub, "", path, 0, "", "/") >= 0);
         }

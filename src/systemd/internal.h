@@ -19,6 +19,8 @@
 #define NARROW_MATCHES_MAX 400U
 /* Reads of watched units under way at once, so that they don't keep the other calls out. */
 #define READS_MAX 16U
+/* And of those that nobody waits for. */
+#define LATER_READS_MAX 4U
 
 #define CONNECT_RETRY_MIN_USEC (100 * USEC_PER_MSEC)
 #define CONNECT_RETRY_MAX_USEC (5 * USEC_PER_SEC)
@@ -56,6 +58,7 @@ struct UnitWatch {
         UnitState state;
         sd_bus_slot *match, *read;
         bool need_read;  /* the cache can't be trusted */
+        bool later;      /* nobody waits for the first reading */
         bool maybe_gone; /* UnitRemoved came during a reload */
         bool removed;    /* UnitRemoved came while an answer was awaited */
         bool changed;    /* by the first signal of a pair */
@@ -90,6 +93,8 @@ struct Systemd {
         JobWait *waits;
         UnitWatch *watches;
         size_t n_reads;
+        char **running; /* sorted names of systemd_note_running() */
+        size_t n_running;
         bool reloading;    /* between Reloading(true) and Reloading(false) */
         bool wide;         /* one match for all units instead of one each */
         sd_bus_slot *wide_match, *list_slot;

@@ -81,6 +81,13 @@ void unit_info_free_array(UnitInfo *infos, size_t n);
 /* ListUnitsByPatterns with one glob ("rktlet-*"). Array owned by the caller. */
 int systemd_list_units(Systemd *s, const char *pattern, UnitInfo **ret, size_t *ret_n, Error *error);
 
+/* After a restart of ours: asks with one call which units of these patterns are plainly running, for
+ * systemd_noted_running(). The own look of a watch that is made for one of them is taken after all others. Forgotten
+ * with systemd_forget_running(). */
+int systemd_note_running(Systemd *s, const char *const *patterns, size_t n_patterns, Error *error);
+bool systemd_noted_running(const Systemd *s, const char *unit);
+void systemd_forget_running(Systemd *s);
+
 /* --- what we ask for -------------------------------------------------------------------------------------------- */
 /* StartTransientUnit(mode "fail") and wait for its job. JobRemoved is matched before the call. -EEXIST when the name
  * is loaded. When the job fails, the error names the unit's Result and exit status, and the failed unit is reset. On

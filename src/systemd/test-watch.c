@@ -10,7 +10,7 @@ static FakeSystemd *fake;
 static Systemd *systemd;
 
 typedef struct Seen {
-        unsigned n;
+        unsigned n, first; /* when, in the order of all reports */
         char last[128];
         pid_t pid;
         int code, status;
@@ -18,9 +18,13 @@ typedef struct Seen {
 } Seen;
 
 static void on_state(const char *unit, const UnitState *state, void *userdata) {
+        static unsigned order;
         Seen *seen = userdata;
 
         CHECK(!fiber_current());
+        order++;
+        if (seen->n == 0)
+                seen->first = order;
         seen->n++;
         seen->pid = state->main_pid;
         seen->code = state->exec_main_code;
@@ -285,6 +289,59 @@ static void more_units_than_the_bus_allows_matches_can_be_followed(void) {
         run(many_body);
 }
 
+static int noted_body(void *userdata) {
+        static const char *const patterns[] = { "u*.service", "v*.service" };
+        static UnitWatch *watches[40];
+        _cleanup_(unit_watch_freep) UnitWatch *w = NULL;
+        Seen seen = {}, last = {}, failed = {};
+        FakeUnit *u;
+
+        for (size_t i = 0; i < ELEMENTSOF(watches); i++) {
+                _cleanup_free_ char *name = strprintf("u%zu.service", i);
+
+                fake_systemd_add_unit(fake, name, "active")->main_pid = 7;
+        }
+        u = fake_systemd_add_unit(fake, "v.service", "failed");
+        CHECK(!systemd_noted_running(systemd, "u0.service"));
+        CHECK_EQ(systemd_note_running(systemd, patterns, ELEMENTSOF(patterns), NULL), 0);
+        CHECK_EQ(fake->n_list, 1);
+        CHECK(systemd_noted_running(systemd, "u0.service"));
+        CHECK(systemd_noted_running(systemd, "u39.service"));
+        CHECK(!systemd_noted_running(systemd, "u40.service"));
+        CHECK(!systemd_noted_running(systemd, "v.service"));
+
+        /* The one whose end is to be found out is looked at before those that run. */
+        for (size_t i = 0; i < ELEMENTSOF(watches); i++) {
+                _cleanup_free_ char *name = strprintf("u%zu.service", i);
+
+                CHECK_EQ(unit_watch_new(systemd, name, on_state, i == ELEMENTSOF(watches) - 1 ? &last : &seen,
+                                        watches + i), 0);
+        }
+        CHECK_EQ(unit_watch_new(systemd, "v.service", on_state, &failed, &w), 0);
+        systemd_forget_running(systemd);
+        CHECK(!systemd_noted_running(systemd, "u0.service"));
+        wait_for(&failed, 1);
+        CHECK_STREQ(failed.last, "v.service loaded failed");
+        CHECK(seen.n == 0 || failed.first < seen.first + READS_MAX);
+
+        /* These are told as ever, and what happens to them meanwhile isn't missed. */
+        u = fake_systemd_unit(fake, "u39.service");
+        u->active = u->sub = "failed";
+        fake_systemd_changed(fake, u);
+        wait_for(&seen, ELEMENTSOF(watches) - 1);
+        for (int i = 0; i < 1000 && !strstr(last.last, "failed"); i++)
+                CHECK_EQ(fiber_sleep(5 * USEC_PER_MSEC), 0);
+        CHECK_STREQ(last.last, "u39.service loaded failed");
+        CHECK(fake->n_get_all <= ELEMENTSOF(watches) + 2);
+        for (size_t i = 0; i < ELEMENTSOF(watches); i++)
+                watches[i] = unit_watch_free(watches[i]);
+        return 0;
+}
+
+static void what_is_known_to_run_is_looked_at_last(void) {
+        run(noted_body);
+}
+
 static int spoof_body(void *userdata) {
         _cleanup_(unit_watch_freep) UnitWatch *w = NULL;
         const char *name, *path = SYSTEMD_PATH "/unit/a_2eservice";
@@ -393,5 +450,5 @@ TEST_MAIN(TEST_CASE(a_unit_is_followed_to_its_end), TEST_CASE(after_a_reconnecti
           TEST_CASE(a_bus_that_was_restarted_is_found_again), TEST_CASE(a_reload_costs_one_list),
           TEST_CASE(a_watch_may_come_before_its_unit), TEST_CASE(a_watch_may_be_freed_in_its_callback),
           TEST_CASE(more_units_than_the_bus_allows_matches_can_be_followed),
-          TEST_CASE(signals_of_others_are_not_believed), TEST_CASE(units_are_read_changed_and_signalled),
+          TEST_CASE(what_is_known_to_run_is_looked_at_last), TEST_CASE(signals_of_others_are_not_believed), TEST_CASE(units_are_read_changed_and_signalled),
           TEST_CASE(a_call_without_systemd_can_be_cancelled))

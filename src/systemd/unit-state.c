@@ -256,14 +256,30 @@ void unit_info_free_array(UnitInfo *infos, size_t n) {
         free(infos);
 }
 
+typedef struct ListQuery {
+        const char *const *states, *const *patterns;
+        size_t n_states, n_patterns;
+} ListQuery;
+
+static int append_strings(sd_bus_message *m, const char *const *strings, size_t n) {
+        int r;
+
+        r = sd_bus_message_open_container(m, 'a', "s");
+        for (size_t i = 0; i < n && r >= 0; i++)
+                r = sd_bus_message_append(m, "s", strings[i]);
+        return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
 static int build_list(Systemd *s, const void *userdata, sd_bus_message **ret) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+        const ListQuery *q = userdata;
         int r;
 
         r = systemd_manager_call_new(s, "ListUnitsByPatterns", &m);
-        if (r < 0)
-                return r;
-        r = sd_bus_message_append(m, "asas", 0, 1, userdata);
+        if (r >= 0)
+                r = append_strings(m, q->states, q->n_states);
+        if (r >= 0)
+                r = append_strings(m, q->patterns, q->n_patterns);
         if (r < 0)
                 return r;
         *ret = TAKE_PTR(m);
@@ -289,16 +305,16 @@ static int read_unit_info(sd_bus_message *m, UnitInfo *ret) {
         return ret->name && ret->load_state && ret->active_state && ret->sub_state && ret->description ? 1 : -ENOMEM;
 }
 
-int systemd_list_units(Systemd *s, const char *pattern, UnitInfo **ret, size_t *ret_n, Error *error) {
+static int list_units(Systemd *s, const ListQuery *query, UnitInfo **ret, size_t *ret_n, Error *error) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
         _cleanup_(sd_bus_error_free) sd_bus_error e = SD_BUS_ERROR_NULL;
         UnitInfo *infos = NULL;
         size_t n = 0, allocated = 0;
         int r;
 
-        r = systemd_call(s, build_list, pattern, USEC_INFINITY, &e, &reply, error);
+        r = systemd_call(s, build_list, query, USEC_INFINITY, &e, &reply, error);
         if (r < 0)
-                return systemd_error(error, &e, r, "Cannot list units \"%s\"", pattern);
+                return systemd_error(error, &e, r, "Cannot list units \"%s\"", query->patterns[0]);
         r = sd_bus_message_enter_container(reply, 'a', "(ssssssouso)");
         while (r >= 0) {
                 if (n == allocated) {
@@ -324,4 +340,50 @@ int systemd_list_units(Systemd *s, const char *pattern, UnitInfo **ret, size_t *
         *ret = infos;
         *ret_n = n;
         return 0;
+}
+
+int systemd_list_units(Systemd *s, const char *pattern, UnitInfo **ret, size_t *ret_n, Error *error) {
+        const char *const patterns[] = { pattern };
+
+        return list_units(s, &(ListQuery) { .patterns = patterns, .n_patterns = 1 }, ret, ret_n, error);
+}
+
+/* --- what runs --------------------------------------------------------------------------------------------------- */
+
+static int compare_names(const void *a, const void *b) {
+        return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
+void systemd_forget_running(Systemd *s) {
+        for (size_t i = 0; i < s->n_running; i++)
+                free(s->running[i]);
+        s->running = mfree(s->running);
+        s->n_running = 0;
+}
+
+int systemd_note_running(Systemd *s, const char *const *patterns, size_t n_patterns, Error *error) {
+        static const char *const states[] = { "running" };
+        ListQuery query = { .states = states, .n_states = 1, .patterns = patterns, .n_patterns = n_patterns };
+        UnitInfo *units = NULL;
+        size_t n = 0;
+        int r;
+
+        systemd_forget_running(s);
+        r = list_units(s, &query, &units, &n, error);
+        if (r < 0)
+                return r;
+        s->running = calloc(n + 1, sizeof(char *));
+        for (size_t i = 0; i < n && s->running; i++)
+                if (streq(units[i].load_state, "loaded") && streq(units[i].active_state, "active") &&
+                    streq(units[i].sub_state, "running"))
+                        s->running[s->n_running++] = TAKE_PTR(units[i].name);
+        unit_info_free_array(units, n);
+        if (!s->running)
+                return error_oom(error);
+        qsort(s->running, s->n_running, sizeof(char *), compare_names);
+        return 0;
+}
+
+bool systemd_noted_running(const Systemd *s, const char *unit) {
+        return s->n_running > 0 && bsearch(&unit, s->running, s->n_running, sizeof(char *), compare_names);
 }

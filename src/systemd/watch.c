@@ -18,6 +18,7 @@ static void watch_report(UnitWatch *w) {
 
 static void watch_want_read(UnitWatch *w) {
         w->need_read = true;
+        w->later = false;
         reads_pump(w->systemd);
 }
 
@@ -69,20 +70,25 @@ static int read_start(UnitWatch *w) {
         return 0;
 }
 
-/* Asks for the states that are wanted, a few at a time. */
-static void reads_pump(Systemd *s) {
+static void reads_start(Systemd *s, bool later, size_t max) {
         UnitWatch *w, *tmp;
 
-        if (s->state != CONNECTION_UP)
-                return;
         HASH_ITER(hh, s->watches, w, tmp) {
-                if (s->n_reads >= READS_MAX)
+                if (s->n_reads >= max)
                         return;
-                if (!w->need_read || w->read)
+                if (!w->need_read || w->read || w->later != later)
                         continue;
                 if (read_start(w) < 0)
                         return; /* the connection is about to be found broken */
         }
+}
+
+/* Asks for the states that are wanted, a few at a time. */
+static void reads_pump(Systemd *s) {
+        if (s->state != CONNECTION_UP)
+                return;
+        reads_start(s, /* later= */ false, READS_MAX);
+        reads_start(s, /* later= */ true, LATER_READS_MAX);
 }
 
 /* --- signals ---------------------------------------------------------------------------------------------------- */
@@ -295,7 +301,9 @@ int unit_watch_new(Systemd *s, const char *unit, UnitWatchFunc func, void *userd
         r = watch_match(w);
         if (r < 0)
                 return r;
-        watch_want_read(w);
+        w->need_read = true;
+        w->later = systemd_noted_running(s, unit);
+        reads_pump(s);
         if (!s->started)
                 systemd_start(s);
         *ret = TAKE_PTR(w);

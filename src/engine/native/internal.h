@@ -143,6 +143,8 @@ int native_container_update(Engine *e, const EngineContainer *c, const runtime_v
                             Error *error);
 
 /* native-stats.c */
+/* "a-b.slice" is /a.slice/a-b.slice, as systemd.slice(5) has it. Owned by the caller. */
+int slice_path(const char *slice, char **ret);
 int native_pod_cgroup(Engine *e, const EnginePod *pod, char **ret);
 const char *native_container_cgroup(Engine *e, const char *id);
 int native_container_layer_usage(Engine *e, const EngineContainer *c, TreeUsage *ret, Error *error);

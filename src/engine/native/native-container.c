@@ -12,6 +12,7 @@
 #include "engine/native/rootfs.h"
 
 #define START_ERROR_MAX 4096U
+#define CGROUP_FILE_MAX 16384U
 
 /* --- objects ----------------------------------------------------------------------------------------------------- */
 
@@ -435,6 +436,33 @@ static void look_at_runtime_state(NativeContainer *n) {
                                         (uint64_t) st.st_mtim.tv_nsec / NSEC_PER_USEC;
 }
 
+/* What systemd would say of a unit that runs, from files: the process that the runtime noted, if it is in the unit's
+ * cgroup. That one which has put itself elsewhere is asked for. */
+static bool look_at_running(NativeContainer *n, const EngineContainer *c) {
+        _cleanup_free_ char *pid_file = strprintf("%s/pid", c->run_directory), *text = NULL, *cgroups = NULL;
+        char *path, *name, file[64];
+        uint32_t pid;
+
+        if (!pid_file || !systemd_noted_running(n->engine->systemd, n->unit) ||
+            read_file(AT_FDCWD, pid_file, 16, &text, NULL) < 0 || parse_u32(text, &pid) < 0 || pid == 0)
+                return false;
+        (void) snprintf(file, sizeof file, "/proc/%u/cgroup", pid);
+        if (read_file(AT_FDCWD, file, CGROUP_FILE_MAX, &cgroups, NULL) < 0)
+                return false;
+        path = startswith(cgroups, "0::/") ? cgroups : strstr(cgroups, "\n0::/");
+        if (!path)
+                return false;
+        path = strchr(path, '/');
+        path[strcspn(path, "\n")] = 0;
+        name = strrchr(path, '/');
+        if (!streq(name + 1, n->unit))
+                return false;
+        free(n->control_group);
+        n->control_group = strdup(path);
+        n->state.pid = (pid_t) pid;
+        return n->control_group;
+}
+
 static int read_start_error(const EngineContainer *c, char **ret, Error *error) {
         _cleanup_free_ char *path = strprintf("%s/start-error", c->directory), *text = NULL;
         int r;
@@ -464,9 +492,11 @@ int native_container_load(Engine *engine, const EngineContainer *c, EngineContai
                 n->start_error = NULL;
                 r = read_start_error(c, &n->start_error, error);
                 if (r >= 0 && !n->start_error) {
+                        bool runs = look_at_running(n, c);
+
                         look_at_runtime_state(n);
                         r = native_container_watch(n, error);
-                        if (r >= 0)
+                        if (r >= 0 && !runs)
                                 r = native_container_wait_seen(n, error);
                 }
                 if (r < 0) {

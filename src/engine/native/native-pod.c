@@ -472,6 +472,21 @@ int native_pod_remove(Engine *engine, const EnginePod *pod, Error *error) {
         return 0;
 }
 
+/* Its process's ID comes later, with the unit's whole state. */
+static int load_running(NativePod *p, const EnginePod *pod, Error *error) {
+        _cleanup_free_ char *slice = NULL;
+
+        if (!p->control_group) {
+                if (slice_path(pod->slice, &slice) < 0)
+                        return error_oom(error);
+                p->control_group = strprintf("%s/%s", slice, pod->unit);
+                if (!p->control_group)
+                        return error_oom(error);
+        }
+        p->state.running = true;
+        return 0;
+}
+
 int native_pod_load(Engine *engine, const EnginePod *pod, EnginePodState *ret, Error *error) {
         NativeEngine *e = native_engine(engine);
         NativePod *p = native_pod_find(e, pod->id);
@@ -485,7 +500,8 @@ int native_pod_load(Engine *engine, const EnginePod *pod, EnginePodState *ret, E
         _cleanup_(native_pod_unrefp) _unused_ NativePod *held = native_pod_ref(p);
         r = native_pod_watch(p, error);
         if (r >= 0)
-                r = native_pod_wait_seen(p, error);
+                r = !p->seen && systemd_noted_running(e->systemd, pod->unit) ? load_running(p, pod, error)
+                                                                             : native_pod_wait_seen(p, error);
         if (r < 0)
                 return r;
         p->up = true;

@@ -10,8 +10,7 @@
 #define SMALL_LAYER_ENTRIES 256 /* counted in place, which takes less than starting a child */
 #define LAYER_USAGE_TIMEOUT_USEC (10 * 60 * USEC_PER_SEC)
 
-/* "a-b.slice" is /a.slice/a-b.slice, as systemd.slice(5) has it. */
-static int slice_path(const char *slice, char **ret) {
+int slice_path(const char *slice, char **ret) {
         _cleanup_(buffer_done) Buffer b = BUFFER_INIT;
         int r = 0;
 

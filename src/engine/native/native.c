@@ -130,9 +130,21 @@ static Engine *native_free(Engine *engine) {
         return NULL;
 }
 
+static int native_load_begin(Engine *engine, Error *error) {
+        static const char *const patterns[] = { "rktlet-pod-*.service", "rktlet-ctr-*.service" };
+
+        return systemd_note_running(native_engine(engine)->systemd, patterns, ELEMENTSOF(patterns), error);
+}
+
+static void native_load_end(Engine *engine) {
+        systemd_forget_running(native_engine(engine)->systemd);
+}
+
 static const EngineOps native_ops = {
         .name = "native",
         .free = native_free,
+        .load_begin = native_load_begin,
+        .load_end = native_load_end,
         .pod_start = native_pod_start,
         .pod_netns = native_pod_netns,
         .pod_stop = native_pod_stop,
