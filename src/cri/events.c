@@ -36,7 +36,7 @@ static int event_encode(const Pod *pod, const Container *k, runtime_v1_Container
         runtime_v1_ContainerEventResponse response = {
                 .container_id = (char *) (k ? k->id : pod->id),
                 .container_event_type = type,
-                .created_at = (int64_t) (now_usec(CLOCK_REALTIME) * NSEC_PER_USEC),
+                .created_at = (int64_t) (pod->manager->event_usec * NSEC_PER_USEC),
                 .has_pod_sandbox_status = true,
         };
         bool deleted = type == runtime_v1_ContainerEventType_CONTAINER_DELETED_EVENT;

@@ -84,6 +84,7 @@ static void emit(ManagerEvent event, Pod *p, Container *k) {
         ManagerSubscription *sub = manager.subscriptions;
 
         CHECK(sub);
+        manager.event_usec = 1700000000000001;
         sub->func(&manager, event, p, k, sub->userdata);
 }
 
@@ -93,7 +94,7 @@ static void check_event(size_t i, const char *id, runtime_v1_ContainerEventType 
         decode_reply(i, runtime_v1_ContainerEventResponse_fields, &e);
         CHECK_STREQ(e.container_id, id);
         CHECK_EQ(e.container_event_type, type);
-        CHECK(e.created_at > 1700000000000000000);
+        CHECK(e.created_at == 1700000000000001000);
         CHECK_STREQ(e.pod_sandbox_status.id, pods[0].id);
         CHECK_EQ(e.containers_statuses_count, n_containers);
         pb_release(runtime_v1_ContainerEventResponse_fields, &e);

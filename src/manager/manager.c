@@ -105,6 +105,7 @@ void manager_unsubscribe(Manager *m, ManagerSubscription *subscription) {
 }
 
 void manager_emit(Manager *m, ManagerEvent event, Pod *pod, Container *container) {
+        m->event_usec = now_usec(CLOCK_REALTIME);
         for (ManagerSubscription *s = m->subscriptions, *next; s; s = next) {
                 next = s->next;
                 s->func(m, event, pod, container, s->userdata);

@@ -160,6 +160,7 @@ struct Manager {
         Pod *pods, *pods_by_name;
         Container *containers, *containers_by_name;
         ManagerSubscription *subscriptions;
+        uint64_t event_usec; /* CLOCK_REALTIME: of the event that subscribers are told at this moment */
         bool loaded; /* manager_load() is done: until then everything but Version answers Unavailable */
         FiberQueue load_queue;
 
