@@ -182,6 +182,33 @@ static void a_bus_that_was_restarted_is_found_again(void) {
         run(bus_restart_body);
 }
 
+/* The connection is broken, and the loop has not yet been told. */
+static int broken_body(void *userdata) {
+        _cleanup_(unit_watch_freep) UnitWatch *w = NULL;
+        Seen seen = {};
+
+        CHECK_EQ(systemd_connect(systemd, NULL), 0);
+        fake_systemd_add_unit(fake, "a.service", "active");
+        if (over_bus)
+                fake_systemd_stop_daemon(fake);
+        else
+                fake_systemd_hang_up(fake, /* keep_listening= */ false);
+        CHECK_EQ(unit_watch_new(systemd, "a.service", on_state, &seen, &w), 0);
+        settle();
+        if (over_bus) {
+                CHECK(fake_systemd_start_daemon(fake));
+                fake_systemd_join(fake);
+        } else
+                fake_systemd_listen(fake);
+        wait_for(&seen, 1);
+        CHECK_STREQ(seen.last, "a.service loaded active");
+        return 0;
+}
+
+static void a_watch_that_meets_a_broken_connection_waits_for_the_next(void) {
+        run(broken_body);
+}
+
 static int reload_body(void *userdata) {
         _cleanup_(unit_watch_freep) UnitWatch *w = NULL, *w2 = NULL;
         Seen seen = {}, seen2 = {};
@@ -447,7 +474,8 @@ static void a_call_without_systemd_can_be_cancelled(void) {
 }
 
 TEST_MAIN(TEST_CASE(a_unit_is_followed_to_its_end), TEST_CASE(after_a_reconnection_the_state_is_read_again),
-          TEST_CASE(a_bus_that_was_restarted_is_found_again), TEST_CASE(a_reload_costs_one_list),
+          TEST_CASE(a_bus_that_was_restarted_is_found_again),
+          TEST_CASE(a_watch_that_meets_a_broken_connection_waits_for_the_next), TEST_CASE(a_reload_costs_one_list),
           TEST_CASE(a_watch_may_come_before_its_unit), TEST_CASE(a_watch_may_be_freed_in_its_callback),
           TEST_CASE(more_units_than_the_bus_allows_matches_can_be_followed),
           TEST_CASE(what_is_known_to_run_is_looked_at_last), TEST_CASE(signals_of_others_are_not_believed), TEST_CASE(units_are_read_changed_and_signalled),

@@ -299,7 +299,8 @@ int unit_watch_new(Systemd *s, const char *unit, UnitWatchFunc func, void *userd
         HASH_ADD_KEYPTR(hh, s->watches, w->path, strlen(w->path), w);
         w->linked = true;
         r = watch_match(w);
-        if (r < 0)
+        /* Broken, which the loop has yet to tell us: the next connection has the match and reads the state. */
+        if (r < 0 && !systemd_error_is_cut_off(r, NULL))
                 return r;
         w->need_read = true;
         w->later = systemd_noted_running(s, unit);
