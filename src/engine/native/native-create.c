@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/un.h>
 
 #include "basic/file-util.h"
@@ -385,6 +386,13 @@ static int defer_start_error(Creation *k, NativeContainer *n, const char *text) 
         return r < 0 ? error_set(k->error, r, "cannot write %s", path) : 0;
 }
 
+/* The runtime doesn't always say that there was no room for a file in the container's root. */
+static bool is_full(const char *directory) {
+        struct statvfs st;
+
+        return statvfs(directory, &st) >= 0 && (st.f_bavail == 0 || (st.f_files > 0 && st.f_favail == 0));
+}
+
 /* 0: only the command is at fault, and creation goes on without a unit. */
 static int explain_failure(Creation *k, NativeContainer *n, int error, Error *why) {
         _cleanup_free_ char *message = runtime_log_message(AT_FDCWD, k->log), *text = NULL;
@@ -399,8 +407,10 @@ static int explain_failure(Creation *k, NativeContainer *n, int error, Error *wh
                 return error_oom(k->error);
         if (r > 0)
                 return defer_start_error(k, n, text);
-        /* The runtime works; what it was asked for can't be had on this node, or with this image. */
-        return error_setf(k->error, GRPC_FAILED_PRECONDITION, "cannot create container %s: %s", k->c->id, message);
+        if (is_full(k->c->directory))
+                return error_setf(k->error, GRPC_RESOURCE_EXHAUSTED, "cannot create container %s: %s (no space left for "
+                                  "its files in %s)", k->c->id, message, k->c->directory);
+        return error_setf(k->error, runtime_error_code(message), "cannot create container %s: %s", k->c->id, message);
 }
 
 /* Its process is in the file that the runtime wrote, its cgroup beside the pod's: the same that systemd will say, but

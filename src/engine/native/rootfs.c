@@ -7,6 +7,7 @@
 #include <linux/mount.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include "basic/file-util.h"
 #include "basic/kill-point.h"
@@ -135,9 +136,22 @@ static int mount_at_scratch(const Overlay *o, const char *scratch, int *ret_fd, 
         return r;
 }
 
+/* Where an overlay cannot make what it needs in its work directory, the kernel mounts it read-only and says so in its own
+ * log alone. The directory could be written to a moment ago, so what is missing is room. */
+static int check_writable(const EngineContainer *c, int fd, Error *error) {
+        struct statvfs st;
+
+        if (fstatvfs(fd, &st) < 0)
+                return error_set(error, -errno, "cannot look at the root of the container");
+        if (!(st.f_flag & ST_RDONLY))
+                return 0;
+        return error_set(error, -ENOSPC, "the root of the container can't be written to: there is no room for its work "
+                         "directory in %s", c->directory);
+}
+
 int rootfs_mount(const EngineContainer *c, const char *scratch, int *ret_fd, Error *error) {
         _cleanup_(overlay_done) Overlay o = {};
-        _cleanup_close_ int dir_fd = -1, layers_fd = -1, back_fd = -1;
+        _cleanup_close_ int dir_fd = -1, layers_fd = -1, back_fd = -1, fd = -1;
         _cleanup_free_ char *empty = NULL;
         int r;
 
@@ -163,11 +177,16 @@ int rootfs_mount(const EngineContainer *c, const char *scratch, int *ret_fd, Err
         if (fchdir(layers_fd) < 0)
                 return error_set(error, -errno, "cannot go to %s", c->layers_path);
         if (strlen(o.lower) <= OPTION_MAX && strlen(o.upper) <= OPTION_MAX && strlen(o.work) <= OPTION_MAX)
-                r = mount_detached(&o, ret_fd, error);
+                r = mount_detached(&o, &fd, error);
         else
-                r = mount_at_scratch(&o, scratch, ret_fd, error);
+                r = mount_at_scratch(&o, scratch, &fd, error);
         (void) !fchdir(back_fd);
-        return r;
+        if (r >= 0)
+                r = check_writable(c, fd, error);
+        if (r < 0)
+                return r;
+        *ret_fd = TAKE_FD(fd);
+        return 0;
 }
 
 /* --- removal ----------------------------------------------------------------------------------------------------- */

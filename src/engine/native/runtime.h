@@ -28,6 +28,9 @@ char *runtime_log_message(int dir_fd, const char *path);
 /* Whether the message says that the command can't be executed: then creation succeeds and the start fails. *ret gets a
  * sentence for the caller. */
 int runtime_error_is_exec(const char *message, const char *command, char **ret);
+/* The code for any other failure: something of the node's is used up, or what was asked for can't be had on this node or
+ * with this image. */
+GrpcCode runtime_error_code(const char *message);
 
 /* Starts what `create` made, as `crun start` does: a byte for the FIFO on which the container's process waits. -ENOENT
  * when there is none, and the command has to do it. */
