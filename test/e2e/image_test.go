@@ -141,32 +141,6 @@ func TestImageParallelPullsOfOneImageAgree(t *testing.T) {
 	removeImage(t, ref("test/big"))
 }
 
-func TestImageCancelledPullLeavesNothingAndTheNextOneWorks(t *testing.T) {
-	leavesNothing(t)
-	daemonStays(t)
-	removeImage(t, ref("test/big"))
-	for _, after := range []time.Duration{1, 5, 20, 60, 120, 250} {
-		ctx, cancel := context.WithTimeout(context.Background(), after*time.Millisecond)
-		_, err := img.PullImage(ctx, &cri.PullImageRequest{Image: spec(ref("test/big"))})
-		cancel()
-		if err == nil {
-			removeImage(t, ref("test/big"))
-		}
-	}
-	eventually(t, 5*time.Second, "the store's temporary folder is empty", func() error {
-		entries, err := os.ReadDir("/var/lib/rktlet/image/tmp")
-		if err == nil && len(entries) > 0 {
-			return os.ErrExist
-		}
-		return err
-	})
-	pull(t, "test/big")
-	removeImage(t, ref("test/big"))
-	if imageStatus(t, ref("test/big")) != nil {
-		t.Error("still there")
-	}
-}
-
 func TestImageRemovedByOneTagKeepsTheOthers(t *testing.T) {
 	id := pull(t, "test/tags:1")
 	equal(t, "id of tag 2", pull(t, "test/tags:2"), id)

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -281,39 +280,6 @@ func TestContainerRequestsThatAreRefused(t *testing.T) {
 	})
 }
 
-func TestContainerCancelledCreatesLeaveNothing(t *testing.T) {
-	leavesNothing(t)
-	daemonStays(t)
-	p := runPod(t)
-	pull(t, "test/base")
-	for i := range 40 {
-		request := p.createRequest()
-		ctx, cancel := timeout(time.Duration(i) * 500 * time.Microsecond)
-		answer, err := rt.CreateContainer(ctx, request)
-		cancel()
-		if err != nil {
-			eventually(t, 5*time.Second, "a retry works", func() error {
-				ctx, cancel := timeout(10 * time.Second)
-				defer cancel()
-				answer, err = rt.CreateContainer(ctx, request)
-				if status.Code(err) == codes.AlreadyExists { // only the answer came too late
-					for _, item := range do(t, rt.ListContainers, &cri.ListContainersRequest{}).Containers {
-						if item.Metadata.Name == request.Config.Metadata.Name {
-							answer, err = &cri.CreateContainerResponse{ContainerId: item.Id}, nil
-						}
-					}
-				}
-				return err
-			})
-		}
-		ctx, cancel = timeout(time.Duration(i%20) * 500 * time.Microsecond)
-		_, _ = rt.StartContainer(ctx, &cri.StartContainerRequest{ContainerId: answer.ContainerId})
-		cancel()
-		do(t, rt.RemoveContainer, &cri.RemoveContainerRequest{ContainerId: answer.ContainerId})
-	}
-	equal(t, "containers", len(do(t, rt.ListContainers, &cri.ListContainersRequest{}).Containers), 0)
-}
-
 func TestListFiltersAndPrefixes(t *testing.T) {
 	leavesNothing(t)
 	daemonStays(t)
@@ -502,32 +468,28 @@ func TestLogReopenLosesAndDoublesNothing(t *testing.T) {
 	leavesNothing(t)
 	daemonStays(t)
 	p := runPod(t)
-	c := p.run(sh("trap 'exit 0' TERM; i=0; while :; do i=$((i+1)); echo $i; [ $((i % 500)) = 0 ] && sleep 0.01; done"))
+	c := p.run(sh(writer(50000, ":"))) // as fast as it can
 	c.waitForLog(" 1000\n")
+	begin := time.Now()
 	var parts []string
-	for i := range 20 {
-		time.Sleep(20 * time.Millisecond)
+	for i := range 200 {
 		part := fmt.Sprintf("%s.%d", c.logPath(), i)
 		if err := os.Rename(c.logPath(), part); err != nil {
 			t.Fatal(err)
 		}
 		parts = append(parts, part)
 		do(t, rt.ReopenContainerLog, &cri.ReopenContainerLogRequest{ContainerId: c.id})
-		if _, err := os.Stat(c.logPath()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	c.stop(10)
-	next := 1
-	for _, part := range append(parts, c.logPath()) {
-		for _, l := range readLog(t, part) {
-			if l.text != fmt.Sprint(next) {
-				t.Fatalf("%s: line %q, it should be %d", part, l.text, next)
+		eventually(t, 10*time.Second, "the new file is written to", func() error {
+			if info, err := os.Stat(c.logPath()); err != nil || info.Size() == 0 {
+				return fmt.Errorf("%v, %v", info, err)
 			}
-			next++
-		}
+			return nil
+		})
 	}
-	t.Logf("%d lines in %d files", next-1, len(parts)+1)
+	took := time.Since(begin)
+	c.stop(10)
+	lines := checkWriter(t, append(parts, c.logPath())...)
+	t.Logf("200 times reopened in %v: %d lines, none lost, none doubled", took, lines)
 	refused(t, rt.ReopenContainerLog, &cri.ReopenContainerLogRequest{ContainerId: c.id}, codes.FailedPrecondition)
 	refused(t, rt.ReopenContainerLog, &cri.ReopenContainerLogRequest{ContainerId: "nobody"}, codes.NotFound)
 }

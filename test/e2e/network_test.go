@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -200,44 +199,4 @@ else echo '{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"x"}],"i
 	refused(t, rt.StopPodSandbox, &cri.StopPodSandboxRequest{PodSandboxId: p.id}, codes.Unknown, codes.Internal, codes.Unavailable, codes.Aborted, codes.FailedPrecondition)
 	_ = os.Remove(flag)
 	p.stop()
-}
-
-func TestNetworkCancelledRunsLeaveNothing(t *testing.T) {
-	leavesNothing(t)
-	daemonStays(t)
-	for _, network := range []bool{false, true} {
-		for i := range 40 {
-			config := podConfig(t)
-			if network {
-				withNetwork(config)
-			}
-			limit := time.Duration(i) * 400 * time.Microsecond
-			if network {
-				limit = time.Duration(i) * 2 * time.Millisecond
-			}
-			ctx, cancel := timeout(limit)
-			answer, err := rt.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: config})
-			cancel()
-			if err != nil {
-				// What was begun is being undone; the name is free soon.
-				eventually(t, 5*time.Second, "a retry works", func() error {
-					ctx, cancel := timeout(10 * time.Second)
-					defer cancel()
-					answer, err = rt.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: config})
-					// The pod may have been complete when the client left, its answer still on the way: then it is there to
-					// be listed, as the kubelet does. Only a complete one may keep the name.
-					if status.Code(err) == codes.AlreadyExists {
-						for _, pod := range do(t, rt.ListPodSandbox, &cri.ListPodSandboxRequest{}).Items {
-							if pod.Metadata.Uid == config.Metadata.Uid && pod.State == cri.PodSandboxState_SANDBOX_READY {
-								answer, err = &cri.RunPodSandboxResponse{PodSandboxId: pod.Id}, nil
-							}
-						}
-					}
-					return err
-				})
-			}
-			do(t, rt.StopPodSandbox, &cri.StopPodSandboxRequest{PodSandboxId: answer.PodSandboxId})
-			do(t, rt.RemovePodSandbox, &cri.RemovePodSandboxRequest{PodSandboxId: answer.PodSandboxId})
-		}
-	}
 }

@@ -655,14 +655,16 @@ func TestAttach(t *testing.T) {
 	})
 }
 
-// forward opens a port-forward to the pod, over SPDY or in a WebSocket tunnel, and returns its local ports.
-func forward(t *testing.T, p *podT, tunnel bool, ports ...string) []portforward.ForwardedPort {
-	t.Helper()
-	u, err := url.Parse(do(t, rt.PortForward, &cri.PortForwardRequest{PodSandboxId: p.id}).Url)
-	if err != nil {
-		t.Fatal(err)
-	}
+// A forwarding is a port-forward under way: its local ports, and what ends it.
+type forwarding struct {
+	ports []portforward.ForwardedPort
+	stop  func()
+}
+
+// startForward opens a port-forward over SPDY or in a WebSocket tunnel.
+func startForward(u *url.URL, tunnel bool, ports ...string) (*forwarding, error) {
 	var dialer httpstream.Dialer
+	var err error
 	if tunnel {
 		dialer, err = portforward.NewSPDYOverWebsocketDialer(u, &rest.Config{})
 	} else {
@@ -672,26 +674,41 @@ func forward(t *testing.T, p *podT, tunnel bool, ports ...string) []portforward.
 		dialer = spdy.NewDialer(upgrader, &http.Client{Transport: transport}, "POST", u)
 	}
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	stop, ready := make(chan struct{}), make(chan struct{})
 	forwarder, err := portforward.New(dialer, ports, stop, ready, io.Discard, io.Discard)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- forwarder.ForwardPorts() }()
 	select {
 	case <-ready:
 	case err := <-ended:
-		t.Fatal(err)
+		return nil, err
 	}
-	t.Cleanup(func() { close(stop); <-ended })
-	local, err := forwarder.GetPorts()
+	f := &forwarding{stop: func() { close(stop); <-ended }}
+	if f.ports, err = forwarder.GetPorts(); err != nil {
+		f.stop()
+		return nil, err
+	}
+	return f, nil
+}
+
+// forward opens one to the pod for the time of the test, and returns its local ports.
+func forward(t *testing.T, p *podT, tunnel bool, ports ...string) []portforward.ForwardedPort {
+	t.Helper()
+	u, err := url.Parse(do(t, rt.PortForward, &cri.PortForwardRequest{PodSandboxId: p.id}).Url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return local
+	f, err := startForward(u, tunnel, ports...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.stop)
+	return f.ports
 }
 
 func TestPortForward(t *testing.T) {
