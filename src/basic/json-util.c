@@ -1,5 +1,7 @@
 #include "basic/json-util.h"
 
+#include <zlib.h>
+
 #include "basic/string-util.h"
 
 #define JSON_TEXT_MAX (64U * 1024U * 1024U)
@@ -96,4 +98,65 @@ json_t *json_from_strv(char *const *l) {
                 if (json_array_append_new(a, json_string(*s)) < 0)
                         return NULL;
         return TAKE_PTR(a);
+}
+
+/* What follows the text that the checksum is of: it takes the place of the object's closing brace. */
+#define SEAL_FORMAT ", \"crc32\": \"%08lx\"}\n"
+#define SEAL_LENGTH (STRLEN(", \"crc32\": \"\"}\n") + 8)
+
+static void seal_format(const char *text, size_t size, char ret[static SEAL_LENGTH + 1]) {
+        (void) snprintf(ret, SEAL_LENGTH + 1, SEAL_FORMAT, crc32_z(0, (const unsigned char *) text, size));
+}
+
+char *json_dump_sealed(const json_t *o, size_t flags) {
+        _cleanup_free_ char *text = o ? json_dumps(o, flags) : NULL;
+        char *sealed;
+        size_t n;
+
+        if (!text)
+                return NULL;
+        n = strlen(text) - 1; /* the brace */
+        while (n > 0 && (text[n - 1] == '\n' || text[n - 1] == ' '))
+                n--;
+        sealed = realloc(text, n + SEAL_LENGTH + 1);
+        if (!sealed)
+                return NULL;
+        text = NULL;
+        seal_format(sealed, n, sealed + n);
+        return sealed;
+}
+
+int json_parse_sealed(const char *text, size_t size, json_t **ret, Error *error) {
+        _cleanup_error_ Error why = ERROR_INIT;
+        _cleanup_json_ json_t *j = NULL;
+        int r;
+
+        if (size == 0) {
+                (void) error_setf(error, GRPC_DATA_LOSS, "it is empty");
+                return -EBADMSG;
+        }
+        r = json_parse(text, size, &j, &why);
+        if (r == -ENOMEM)
+                return error_oom(error);
+        if (r < 0) {
+                (void) error_setf(error, GRPC_DATA_LOSS, "%s", strempty(why.message));
+                return -EBADMSG;
+        }
+        if (!json_is_object(j)) {
+                (void) error_setf(error, GRPC_DATA_LOSS, "it is no JSON object");
+                return -EBADMSG;
+        }
+        if (json_object_get(j, "crc32")) {
+                char seal[SEAL_LENGTH + 1];
+
+                if (size > SEAL_LENGTH)
+                        seal_format(text, size - SEAL_LENGTH, seal);
+                if (size <= SEAL_LENGTH || memcmp(text + size - SEAL_LENGTH, seal, SEAL_LENGTH) != 0) {
+                        (void) error_setf(error, GRPC_DATA_LOSS, "its checksum is not that of its contents");
+                        return -EBADMSG;
+                }
+                (void) json_object_del(j, "crc32");
+        }
+        *ret = TAKE_PTR(j);
+        return 0;
 }

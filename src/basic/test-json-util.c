@@ -73,5 +73,55 @@ static void test_lists_of_strings_go_both_ways(void) {
         CHECK(!none);
 }
 
-TEST_MAIN(TEST_CASE(test_members_are_got_by_type), TEST_CASE(test_what_is_not_json_is_an_error_that_says_where),
+static void test_a_seal_tells_each_flipped_bit_and_each_cut(void) {
+        _cleanup_json_ json_t *o = json_pack("{s:i, s:s, s:[s, s], s:{}}", "version", 1, "id", "a\"b", "l", "x", "y", "e");
+        static const size_t flags[] = { JSON_COMPACT, JSON_INDENT(1), 0 };
+
+        for (size_t k = 0; k < ELEMENTSOF(flags); k++) {
+                _cleanup_free_ char *text = json_dump_sealed(o, flags[k]);
+                _cleanup_json_ json_t *back = NULL;
+                size_t n = strlen(text);
+
+                CHECK_EQ(json_parse_sealed(text, n, &back, NULL), 0);
+                CHECK(json_equal(o, back));
+                for (size_t i = 0; i < n * 8; i++) {
+                        json_t *j = NULL;
+
+                        text[i / 8] ^= (char) (1 << i % 8);
+                        /* The flip is found, or it was in the name of the seal, and what was sealed is right. */
+                        if (json_parse_sealed(text, n, &j, NULL) >= 0) {
+                                json_t *member;
+                                const char *key;
+
+                                json_object_foreach(o, key, member)
+                                        CHECK(json_equal(member, json_object_get(j, key)));
+                                CHECK(i / 8 > n - 22);
+                        }
+                        json_decref(j);
+                        text[i / 8] ^= (char) (1 << i % 8);
+                }
+                for (size_t i = 0; i + 1 < n; i++) {
+                        _cleanup_error_ Error error = ERROR_INIT;
+                        json_t *j;
+
+                        CHECK_EQ(json_parse_sealed(text, i, &j, &error), -EBADMSG);
+                        CHECK(error_is_set(&error));
+                }
+        }
+}
+
+static void test_files_without_a_seal_are_taken(void) {
+        static const char text[] = "{\"version\": 1}", *const bad[] = { "[]", "1", "{\"crc32\": \"00000000\"}", "{\"crc32\": 1}" };
+        _cleanup_json_ json_t *j = NULL;
+
+        CHECK_EQ(json_parse_sealed(text, strlen(text), &j, NULL), 0);
+        CHECK_EQ(json_integer_value(json_object_get(j, "version")), 1);
+        for (size_t i = 0; i < ELEMENTSOF(bad); i++) {
+                json_t *o;
+
+                CHECK_EQ(json_parse_sealed(bad[i], strlen(bad[i]), &o, NULL), -EBADMSG);
+        }
+}
+
+TEST_MAIN(TEST_CASE(test_a_seal_tells_each_flipped_bit_and_each_cut), TEST_CASE(test_files_without_a_seal_are_taken), TEST_CASE(test_members_are_got_by_type), TEST_CASE(test_what_is_not_json_is_an_error_that_says_where),
           TEST_CASE(test_deep_nesting_is_refused_before_it_is_parsed), TEST_CASE(test_lists_of_strings_go_both_ways))

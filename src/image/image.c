@@ -57,6 +57,10 @@ int image_store_remove(ImageStore *s, const char *reference, Error *error) {
         return s->ops->remove(s, reference, error);
 }
 
+bool image_store_has_layer(ImageStore *s, const char *name) {
+        return !s->ops->has_layer || s->ops->has_layer(s, name);
+}
+
 int image_store_hold(ImageStore *s, const char *holder, char *const *layers) {
         return s->ops->hold ? s->ops->hold(s, holder, layers) : 0;
 }

@@ -78,6 +78,7 @@ typedef struct ImageStoreOps {
         Image *(*find)(ImageStore *s, const char *reference);
         Image **(*list)(ImageStore *s);
         int (*remove)(ImageStore *s, const char *reference, Error *error);
+        bool (*has_layer)(ImageStore *s, const char *name);
         int (*hold)(ImageStore *s, const char *holder, char *const *layers);
         void (*release)(ImageStore *s, const char *holder);
         int (*collect)(ImageStore *s, Error *error);
@@ -123,6 +124,8 @@ Image **image_store_list(ImageStore *s);
  * Unknown: 0. Layers that a container holds stay until it is released. */
 int image_store_remove(ImageStore *s, const char *reference, Error *error);
 
+/* Whether there is such a layer; true where the store has none of its own. */
+bool image_store_has_layer(ImageStore *s, const char *name);
 /* A container keeps the layers of its image: counted by name in memory; the manager repeats its holds after a restart,
  * and then calls image_store_collect() (fiber) once, which removes layers and blobs nobody needs. Releasing the last
  * hold removes the layers in the background. */

@@ -140,6 +140,10 @@ static ImageHold *find_hold(LayerStore *s, const char *holder) {
         return NULL;
 }
 
+static bool layer_store_has_layer(ImageStore *store, const char *name) {
+        return store_find_layer_by_name(layer_store(store), name);
+}
+
 static int layer_store_hold(ImageStore *store, const char *holder, char *const *layers) {
         LayerStore *s = layer_store(store);
         ImageHold *h, *old = find_hold(s, holder);
@@ -248,6 +252,7 @@ static const ImageStoreOps layer_store_ops = {
         .find = layer_store_find,
         .list = layer_store_list,
         .remove = layer_store_remove,
+        .has_layer = layer_store_has_layer,
         .hold = layer_store_hold,
         .release = layer_store_release,
         .collect = layer_store_collect,

@@ -259,7 +259,7 @@ static int container_clear(Container *c, Error *error) {
         if (r < 0)
                 return error_set(error, r, "cannot remove %s", c->run_directory);
         KILL_POINT_OF("container-clear.run-directory", c->id);
-        r = remove_tree(AT_FDCWD, c->directory);
+        r = state_remove_directory(c->directory);
         if (r < 0)
                 return error_set(error, r, "cannot remove %s", c->directory);
         return 0;
@@ -308,11 +308,12 @@ static int container_make(Container *c, const void *request, size_t size, Error 
         if (r < 0)
                 return r;
         KILL_POINT_OF("container-create.directories", c->id);
-        r = request_save(c->directory, request, size, error);
+        c->request_crc32 = request_checksum(request, size);
+        r = container_state_save(c, error);
         if (r < 0)
                 return r;
-        KILL_POINT_OF("container-create.request-saved", c->id);
-        r = container_state_save(c, error);
+        KILL_POINT_OF("container-create.state-saved", c->id);
+        r = request_save(c->directory, request, size, error);
         if (r < 0)
                 return r;
         KILL_POINT_OF("container-create.noted", c->id);
@@ -438,6 +439,8 @@ void container_apply_state(Container *c, const EngineContainerState *state) {
                 /* It ended before the start returned: both are told, in order. */
                 if (c->starting)
                         container_set_running(c, state);
+                if (c->started_usec == 0)
+                        c->started_usec = state->started_usec;
                 c->oom_killed = state->oom_killed;
                 container_set_exited(c, state->finished_usec, state->exit_code,
                                      state->oom_killed ? "OOMKilled" : state->exit_code == 0 ? "Completed" : "Error",

@@ -8,6 +8,7 @@
 #include "basic/kill-point.h"
 #include "basic/log.h"
 #include "manager/internal.h"
+#include "manager/recover.h"
 #include "manager/state.h"
 
 #define STRAY_STOP_TIMEOUT_USEC (15 * USEC_PER_SEC)
@@ -63,87 +64,127 @@ static int load_list_run(Manager *m, LoadList *l, FiberFunc func) {
         return 0;
 }
 
-static void remove_damaged(const char *what, const char *directory, const Error *why) {
-        log_warning("Removing %s in %s, which cannot be read: %s", what, directory, strempty(why->message));
-        (void) remove_tree(AT_FDCWD, directory);
+/* One line for each thing that is wrong, as the checker has it. What cannot be mended on disk now (it is full, say) is
+ * found and made again by the next start too. */
+static void tell_flaws(StateKind kind, const char *id, const char *directory, StateFlaws flaws, const Error *why) {
+        const char *what = kind == STATE_POD ? "Pod" : "Container";
+
+        FOREACH_FLAW(flaw, flaws) {
+                const FlawText *t = flaw_text(kind, flaw);
+
+                if (flaw == FLAW_HALF_MADE)
+                        log_info("%s %s was never begun, removing it", what, id);
+                else
+                        log_warning("%s %s is damaged: %s%s%s: %s. Lost: %s. It is %s", what, id, directory,
+                                    *t->file ? "/" : "", t->file, strempty(why->message), t->lost, t->done);
+        }
+}
+
+static int drop(Manager *m, StateKind kind, const char *id, const char *directory, StateFlaws flaws, const Error *why) {
+        int r;
+
+        tell_flaws(kind, id, directory, flaws, why);
+        r = flaws & FLAW_LOST ? state_set_aside(m, kind, id) : state_remove_directory(directory);
+        if (r < 0)
+                log_warning_errno(r, "Cannot move %s away, ignoring", directory);
+        return 0;
 }
 
 static int load_pod_directory(int dir_fd, const char *name, void *userdata) {
         Manager *m = userdata;
         _cleanup_(pod_unrefp) Pod *p = NULL;
-        _cleanup_error_ Error error = ERROR_INIT;
-        _cleanup_free_ void *request = NULL;
-        size_t size;
+        _cleanup_error_ Error why = ERROR_INIT, error = ERROR_INIT;
+        StateFlaws flaws = 0;
         int r;
 
+        if (startswith(name, STATE_REMOVING))
+                (void) remove_tree(dir_fd, name);
         if (strlen(name) != ID_LENGTH || !is_hex(name))
                 return 0;
         r = pod_new(m, name, &p);
         if (r < 0)
                 return r;
-        r = request_load(p->directory, &request, &size, &error);
-        if (r >= 0)
-                r = pod_decode(p, request, size, &error);
-        if (r >= 0)
-                r = pod_state_load(p, &error);
-        if (r >= 0)
-                r = pod_link(p, &error);
-        if (r == -ENOMEM)
+        r = pod_read(p, &flaws, &why);
+        if (r < 0)
                 return r;
-        if (r < 0) {
-                remove_damaged("pod", p->directory, &error);
-                return 0;
+        if (!(flaws & (FLAW_LOST | FLAW_HALF_MADE)) && pod_link(p, &why) < 0)
+                flaws = FLAW_LOST;
+        if (flaws & (FLAW_LOST | FLAW_HALF_MADE))
+                return drop(m, STATE_POD, name, p->directory, flaws, &why);
+        if (flaws) {
+                tell_flaws(STATE_POD, name, p->directory, flaws, &why);
+                if (pod_mend(p, flaws, &error) < 0)
+                        log_warning("%s, ignoring", strempty(error.message));
         }
         pod_load_resources(p);
         return 0;
 }
 
+/* Those that are there: a running container needs each of them, also when another is missing. */
+static char **layers_that_are_there(const Container *c) {
+        _cleanup_strv_free_ char **l = NULL;
+
+        STRV_FOREACH(name, c->layers)
+                if (image_store_has_layer(c->manager->images, *name) && strv_extend(&l, *name) < 0)
+                        return NULL;
+        return TAKE_PTR(l);
+}
+
+static void hold_layers(Container *c) {
+        _cleanup_strv_free_ char **there = NULL;
+        int r;
+
+        r = image_store_hold(c->manager->images, c->id, c->layers);
+        if (r == -ENOENT) {
+                log_warning("Some of the image layers of container %s are gone: if it runs, it lacks files", c->id);
+                there = layers_that_are_there(c);
+                r = image_store_hold(c->manager->images, c->id, there);
+        }
+        if (r < 0)
+                log_warning_errno(r, "Cannot hold the image layers of container %s, ignoring", c->id);
+        c->holds_layers = r >= 0;
+}
+
 static int load_container_directory(int dir_fd, const char *name, void *userdata) {
         Manager *m = userdata;
         _cleanup_(container_unrefp) Container *c = NULL;
-        _cleanup_error_ Error error = ERROR_INIT;
-        _cleanup_free_ void *request = NULL;
-        _cleanup_free_ char *pod_id = NULL;
-        Pod *pod = NULL;
+        _cleanup_error_ Error why = ERROR_INIT, error = ERROR_INIT;
+        StateFlaws flaws = 0;
         Image *image;
-        size_t size;
         int r;
 
+        if (startswith(name, STATE_REMOVING))
+                (void) remove_tree(dir_fd, name);
         if (strlen(name) != ID_LENGTH || !is_hex(name))
                 return 0;
         r = container_new(m, /* pod= */ NULL, name, &c);
         if (r < 0)
                 return r;
-        r = container_state_load(c, &pod_id, &error);
-        if (r >= 0) {
-                HASH_FIND(hh, m->pods, pod_id, strlen(pod_id), pod);
-                if (!pod)
-                        r = error_setf(&error, GRPC_NOT_FOUND, "its pod %s is gone", pod_id);
-                c->pod = pod_ref(pod);
-        }
-        if (r >= 0)
-                r = request_load(c->directory, &request, &size, &error);
-        if (r >= 0) {
-                /* The state has the log path already. */
-                c->log_path = mfree(c->log_path);
-                r = container_decode(c, request, size, &error);
-        }
-        if (r >= 0)
-                r = container_link(c, &error);
-        if (r == -ENOMEM)
-                return r;
-        if (r < 0) {
-                remove_damaged("container", c->directory, &error);
-                return 0;
-        }
-
-        container_load_resources(c);
-        r = image_store_hold(m->images, c->id, c->layers);
+        r = container_read(c, &flaws, &why);
         if (r < 0)
-                log_warning_errno(r, "Cannot hold the image layers of container %s, ignoring", c->id);
-        c->holds_layers = r >= 0;
-        image = c->image_id ? image_store_find(m->images, c->image_id) : NULL;
+                return r;
+        if (!(flaws & (FLAW_LOST | FLAW_HALF_MADE)) && container_link(c, &why) < 0)
+                flaws = FLAW_LOST;
+        if (flaws & (FLAW_LOST | FLAW_HALF_MADE))
+                return drop(m, STATE_CONTAINER, name, c->directory, flaws, &why);
+        if (flaws) {
+                tell_flaws(STATE_CONTAINER, name, c->directory, flaws, &why);
+                if (container_mend(c, flaws, &error) < 0)
+                        log_warning("%s, ignoring", strempty(error.message));
+        }
+        container_load_resources(c);
+        /* Without its state what the image is called now is the best guess. */
+        image = image_store_find(m->images, c->image_id ? c->image_id : c->request.config.image.image);
         c->image = image ? image_ref(image) : NULL;
+        if (image && !c->image_id) {
+                c->image_id = strdup(image->id);
+                c->layers = strv_copy(image->layers);
+                if (!c->image_id || (image->layers && !c->layers))
+                        return -ENOMEM;
+                if (container_mend(c, flaws, &error) < 0)
+                        log_warning("%s, ignoring", strempty(error.message));
+        }
+        hold_layers(c);
         return 0;
 }
 

@@ -3,8 +3,10 @@
 #include <fcntl.h>
 
 #include "basic/file-util.h"
+#include "basic/layout.h"
 #include "basic/log.h"
 #include "manager/internal.h"
+#include "manager/state.h"
 
 int manager_new(sd_event *event, const ManagerConfig *config, Systemd *systemd, ImageStore *images, Cni *cni,
                 Manager **ret, Error *error) {
@@ -20,6 +22,7 @@ int manager_new(sd_event *event, const ManagerConfig *config, Systemd *systemd, 
                 { config->run_directory, "/pods", 0711 },
                 { config->run_directory, "/containers", 0711 },
         };
+        _cleanup_close_ int fd = -1;
         int r;
 
         if (!m)
@@ -34,10 +37,18 @@ int manager_new(sd_event *event, const ManagerConfig *config, Systemd *systemd, 
 
                 if (!path)
                         return error_oom(error);
-                r = mkdir_parents(AT_FDCWD, path, directories[i].mode);
+                r = layout_make_directory(AT_FDCWD, path, directories[i].mode);
                 if (r < 0)
                         return error_set(error, r, "cannot make directory %s", path);
+                if (r > 0)
+                        log_warning("%s was no directory and has been moved aside", path);
         }
+        fd = open_directory(AT_FDCWD, config->state_directory);
+        if (fd < 0)
+                return error_set(error, fd, "cannot open %s", config->state_directory);
+        r = layout_open(fd, config->state_directory, &(Layout) { .version = STATE_VERSION }, error);
+        if (r < 0)
+                return r;
         *ret = TAKE_PTR(m);
         return 0;
 }

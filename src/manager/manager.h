@@ -64,6 +64,7 @@ struct Pod {
 
         /* The request as it came, decoded; request.config is never missing its metadata. */
         runtime_v1_RunPodSandboxRequest request;
+        uint32_t request_crc32; /* of its bytes; 0: not known */
 
         PodPhase phase;
         uint64_t created_usec; /* CLOCK_REALTIME */
@@ -96,6 +97,7 @@ struct Container {
 
         /* The request as it came, decoded, without its sandbox_config (that is the pod's). */
         runtime_v1_CreateContainerRequest request;
+        uint32_t request_crc32; /* of its bytes; 0: not known */
 
         Image *image;    /* a reference; NULL when the image was removed and the daemon restarted since */
         char *image_id;  /* "sha256:…", what image_id and image_ref answer */

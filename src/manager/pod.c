@@ -362,7 +362,7 @@ static int pod_clear(Pod *p, Error *error) {
         if (r < 0)
                 return error_set(error, r, "cannot remove %s", p->run_directory);
         KILL_POINT_OF("pod-clear.run-directory", p->id);
-        r = remove_tree(AT_FDCWD, p->directory);
+        r = state_remove_directory(p->directory);
         if (r < 0)
                 return error_set(error, r, "cannot remove %s", p->directory);
         return 0;
@@ -410,12 +410,13 @@ static int pod_start(Pod *p, const void *request, size_t size, Error *error) {
         if (r < 0)
                 return r;
         KILL_POINT_OF("pod-run.directories", p->id);
-        r = request_save(p->directory, request, size, error);
+        /* Before anything is begun, so that a start after a crash knows what to undo. */
+        p->request_crc32 = request_checksum(request, size);
+        r = pod_state_save(p, error);
         if (r < 0)
                 return r;
-        /* Before anything is begun, so that a start after a crash knows what to undo. */
-        KILL_POINT_OF("pod-run.request-saved", p->id);
-        r = pod_state_save(p, error);
+        KILL_POINT_OF("pod-run.state-saved", p->id);
+        r = request_save(p->directory, request, size, error);
         if (r < 0)
                 return r;
         KILL_POINT_OF("pod-run.noted", p->id);

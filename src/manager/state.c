@@ -1,6 +1,7 @@
 #include "manager/state.h"
 
 #include <fcntl.h>
+#include <zlib.h>
 
 #include "basic/file-util.h"
 #include "basic/json-util.h"
@@ -12,7 +13,7 @@ static int state_write(const char *directory, json_t *o, Error *error) {
         _cleanup_free_ char *path = NULL, *text = NULL;
         int r;
 
-        text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
+        text = json_dump_sealed(o, JSON_INDENT(1));
         path = strprintf("%s/state.json", directory);
         if (!text || !path)
                 return error_oom(error);
@@ -34,11 +35,11 @@ static int state_read(const char *directory, json_t **ret, Error *error) {
         r = read_file(AT_FDCWD, path, STATE_MAX, &text, &size);
         if (r < 0)
                 return error_set(error, r, "cannot read %s", path);
-        r = json_parse(text, size, &o, error);
+        r = json_parse_sealed(text, size, &o, error);
         if (r < 0)
-                return error_prefix(error, r, "%s is damaged", path);
+                return r;
         if (json_integer_value(json_object_get(o, "version")) != STATE_VERSION)
-                return error_setf(error, GRPC_FAILED_PRECONDITION, "%s is not of version %d", path, STATE_VERSION);
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "it is not of version %d", STATE_VERSION);
         *ret = TAKE_PTR(o);
         return 0;
 }
@@ -53,6 +54,26 @@ int request_save(const char *directory, const void *data, size_t size, Error *er
         if (r < 0)
                 return error_set(error, r, "cannot write %s", path);
         return 0;
+}
+
+uint32_t request_checksum(const void *data, size_t size) {
+        return (uint32_t) crc32_z(0, data, size);
+}
+
+int state_remove_directory(const char *directory) {
+        const char *name = strrchr(directory, '/') + 1;
+        _cleanup_free_ char *gone = strprintf("%.*s" STATE_REMOVING "%s", (int) (name - directory), directory, name);
+        int r;
+
+        if (!gone)
+                return -ENOMEM;
+        /* Left by one that was cut off: its name is free again. */
+        r = remove_tree(AT_FDCWD, gone);
+        if (r < 0)
+                return r;
+        if (rename(directory, gone) < 0)
+                return errno == ENOENT ? 0 : -errno;
+        return remove_tree(AT_FDCWD, gone);
 }
 
 int request_load(const char *directory, void **ret, size_t *ret_size, Error *error) {
@@ -117,7 +138,11 @@ int pod_state_save(Pod *p, Error *error) {
             set_string(o, "phase", pod_phase_to_string(p->phase)) < 0 || set_string(o, "slice", p->slice) < 0 ||
             json_object_set_new(o, "slice_is_ours", json_boolean(p->slice_is_ours)) < 0 ||
             json_object_set_new(o, "created_usec", json_integer((json_int_t) p->created_usec)) < 0 ||
-            json_object_set_new(o, "network_added", json_boolean(p->network_added)) < 0 || set_strv(o, "ips", p->ips) < 0)
+            json_object_set_new(o, "network_added", json_boolean(p->network_added)) < 0 ||
+            set_strv(o, "ips", p->ips) < 0 ||
+            (!isempty(p->request.runtime_handler) &&
+             set_string(o, "runtime_handler", p->request.runtime_handler) < 0) ||
+            json_object_set_new(o, "request_crc32", json_integer(p->request_crc32)) < 0)
                 return error_oom(error);
         return state_write(p->directory, o, error);
 }
@@ -136,15 +161,31 @@ int pod_state_load(Pod *p, Error *error) {
                 if (streq(phase, pod_phase_to_string(i)))
                         p->phase = i;
         if (p->phase < 0 || !streq_ptr(json_get_string(o, "id"), p->id) || !json_get_string(o, "slice"))
-                return error_setf(error, GRPC_DATA_LOSS, "%s/state.json is damaged", p->directory);
+                return error_setf(error, GRPC_DATA_LOSS, "a member of it is missing, or wrong");
         p->created_usec = get_u64(o, "created_usec");
+        p->request_crc32 = (uint32_t) get_u64(o, "request_crc32");
         p->slice_is_ours = json_is_true(json_object_get(o, "slice_is_ours"));
         p->network_added = json_is_true(json_object_get(o, "network_added"));
         if (get_string(o, "slice", &p->slice) < 0)
                 return error_oom(error);
         r = get_strv(o, "ips", &p->ips);
         if (r < 0)
-                return error_set(error, r, "%s/state.json is damaged", p->directory);
+                return error_set(error, r, "a list in it is wrong");
+        return 0;
+}
+
+int pod_state_get_handler(const char *directory, char **ret) {
+        _cleanup_json_ json_t *o = NULL;
+        char *handler = NULL;
+        int r;
+
+        r = state_read(directory, &o, NULL);
+        if (r < 0)
+                return r;
+        r = get_string(o, "runtime_handler", &handler);
+        if (r < 0)
+                return r;
+        *ret = handler;
         return 0;
 }
 
@@ -164,7 +205,8 @@ int container_state_save(Container *c, Error *error) {
             json_object_set_new(o, "oom_killed", json_boolean(c->oom_killed)) < 0 ||
             json_object_set_new(o, "uid", json_integer(c->info.uid)) < 0 ||
             json_object_set_new(o, "gid", json_integer(c->info.gid)) < 0 ||
-            json_object_set_new(o, "stop_signal", json_integer(c->info.stop_signal)) < 0)
+            json_object_set_new(o, "stop_signal", json_integer(c->info.stop_signal)) < 0 ||
+            json_object_set_new(o, "request_crc32", json_integer(c->request_crc32)) < 0)
                 return error_oom(error);
 
         groups = json_array();
@@ -188,8 +230,9 @@ int container_state_load(Container *c, char **ret_pod_id, Error *error) {
                 return r;
         c->phase = container_phase_from_string(strempty(json_get_string(o, "phase")));
         if (c->phase < 0 || !streq_ptr(json_get_string(o, "id"), c->id) || !json_get_string(o, "pod_id"))
-                return error_setf(error, GRPC_DATA_LOSS, "%s/state.json is damaged", c->directory);
+                return error_setf(error, GRPC_DATA_LOSS, "a member of it is missing, or wrong");
         c->created_usec = get_u64(o, "created_usec");
+        c->request_crc32 = (uint32_t) get_u64(o, "request_crc32");
         c->started_usec = get_u64(o, "started_usec");
         c->finished_usec = get_u64(o, "finished_usec");
         c->exit_code = (int) json_integer_value(json_object_get(o, "exit_code"));
@@ -203,7 +246,7 @@ int container_state_load(Container *c, char **ret_pod_id, Error *error) {
                 return error_oom(error);
         r = get_strv(o, "layers", &c->layers);
         if (r < 0)
-                return error_set(error, r, "%s/state.json is damaged", c->directory);
+                return error_set(error, r, "a list in it is wrong");
 
         groups = json_get_array(o, "supplementary_groups");
         if (json_array_size(groups) > 0) {

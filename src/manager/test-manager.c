@@ -1,6 +1,7 @@
 /* The manager alone: an engine, images, networks and a systemd that live in memory and can be told to fail or hang. */
 
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include "basic/fiber.h"
 #include "basic/file-util.h"
@@ -159,6 +160,9 @@ const char *image_store_layers_path(const ImageStore *s) {
         return "/nonexistent";
 }
 static int holds;
+bool image_store_has_layer(ImageStore *s, const char *name) {
+        return true;
+}
 int image_store_hold(ImageStore *s, const char *holder, char *const *layers) {
         holds++;
         return 0;
@@ -324,6 +328,13 @@ static int create(const char *pod_id, const char *name, const char *image_name, 
                         .metadata = { .name = (char *) name },
                         .has_image = true,
                         .image = { .image = (char *) image_name },
+                },
+                /* As the kubelet sends it. */
+                .has_sandbox_config = true,
+                .sandbox_config = {
+                        .has_metadata = true,
+                        .metadata = { .name = (char *) "a", .namespace = (char *) "default", .uid = (char *) "u" },
+                        .log_directory = (char *) "/tmp",
                 },
         };
         Container *c;
@@ -517,12 +528,13 @@ static void test_damaged_files_cost_only_their_own_object(void) {
         begin();
         CHECK_EQ(fiber_run(event, make_three, NULL), 0);
         container_state = (EngineContainerState) { .phase = ENGINE_CONTAINER_RUNNING, .started_usec = 1, .pid = 3 };
-        damage("containers", kept_created, "state.json", "{\"version\":1");
         damage("containers", kept_exited, "request.pb", "\xff\xff\xff");
         restart();
-        CHECK_EQ(HASH_COUNT(manager->containers), 1);
+        CHECK_EQ(HASH_COUNT(manager->containers), 2);
         CHECK_EQ(container_of(kept_running)->phase, CONTAINER_RUNNING);
-        CHECK_EQ(entries_of("lib/containers"), 1);
+        CHECK_EQ(entries_of("lib/containers"), 2);
+        /* It is kept for whoever wants to look at it. */
+        CHECK_EQ(entries_of("lib/damaged"), 1);
         end();
 }
 
@@ -720,11 +732,175 @@ static void test_layers_are_measured_seldom_and_one_by_one(void) {
         end();
 }
 
+/* Ways to damage a file; false when there are no more. */
+static bool damage_file(const char *path, unsigned way) {
+        static const char *const texts[] = { "{}", "[]", "\xff\xff\xff\xff", "{\"version\": 2}" };
+        _cleanup_free_ char *data = NULL;
+        size_t size = 0, n;
+
+        CHECK_EQ(read_file(AT_FDCWD, path, 1 << 20, &data, &size), 0);
+        if (way == 0)
+                return unlink(path) >= 0;
+        if (way == 1)
+                return unlink(path) >= 0 && mkdir(path, 0700) >= 0;
+        if (way == 2)
+                return unlink(path) >= 0 && mkfifo(path, 0600) >= 0;
+        if (way == 3)
+                return unlink(path) >= 0 && symlink("nowhere", path) >= 0;
+        way -= 4;
+        if (way < ELEMENTSOF(texts))
+                return write_file_atomic(AT_FDCWD, path, texts[way], strlen(texts[way]), 0600, 0) >= 0;
+        way -= (unsigned) ELEMENTSOF(texts);
+        /* Cut off in places, then flipped in places. */
+        n = MIN(size, (size_t) 16);
+        if (way < n)
+                return truncate(path, (off_t) (size * way / n)) >= 0;
+        way -= (unsigned) n;
+        n = MIN(size * 8, (size_t) 64);
+        if (way >= n)
+                return false;
+        n = size * 8 * way / n;
+        data[n / 8] ^= (char) (1 << n % 8);
+        return write_file_atomic(AT_FDCWD, path, data, size, 0600, 0) >= 0;
+}
+
+/* In all ways, one after the other, each in a node of its own. */
+static void damage_in_all_ways(const char *kind, char **id, const char *file, void (*check)(void)) {
+        for (unsigned way = 0; way < 200; way++) {
+                _cleanup_free_ char *path = NULL;
+
+                begin();
+                CHECK_EQ(fiber_run(event, change_limits, NULL), 0);
+                container_state = (EngineContainerState) { .phase = ENGINE_CONTAINER_RUNNING, .started_usec = 1, .pid = 3 };
+                path = strprintf("%s/lib/%s/%s/%s", directory, kind, *id, file);
+                if (!damage_file(path, way)) {
+                        end();
+                        CHECK(way > 20);
+                        return;
+                }
+                /* What has been mended stays so. */
+                for (unsigned i = 0; i < 2; i++) {
+                        restart();
+                        check();
+                }
+                CHECK_EQ(fiber_run(event, remove_kept, NULL), 0);
+                CHECK_EQ(HASH_COUNT(manager->pods), 0);
+                CHECK_EQ(entries_of("lib/pods") + entries_of("lib/containers"), 0);
+                end();
+        }
+}
+
+static void check_pod(void) {
+        CHECK_EQ(pod_of(kept_pod)->phase, POD_READY);
+        CHECK_STREQ(pod_of(kept_pod)->request.config.metadata.name, "a");
+        CHECK_STREQ(pod_of(kept_pod)->request.config.log_directory, "/tmp");
+        CHECK(startswith(pod_of(kept_pod)->slice, "rktlet-"));
+        CHECK(pod_of(kept_pod)->created_usec > 0 && pod_of(kept_pod)->created_usec <= now_usec(CLOCK_REALTIME));
+}
+
+static void check_running(void) {
+        CHECK_EQ(container_of(kept_running)->phase, CONTAINER_RUNNING);
+        CHECK_EQ(container_of(kept_running)->pid, 3);
+        CHECK_STREQ(container_of(kept_running)->image_id, "sha256:feed");
+        CHECK(container_of(kept_running)->info.stop_signal == 15);
+        CHECK(container_of(kept_running)->holds_layers);
+}
+
+static void check_others(void) {
+        check_pod();
+        CHECK_EQ(container_of(kept_created)->phase, CONTAINER_RUNNING);
+        CHECK_EQ(container_of(kept_exited)->phase, CONTAINER_EXITED);
+        CHECK_EQ(container_of(kept_exited)->exit_code, 143);
+}
+
+static void check_all(void) {
+        check_others();
+        check_running();
+        CHECK_EQ(HASH_COUNT(manager->containers), 3);
+}
+
+static void test_a_damaged_pod_state_costs_nothing(void) {
+        damage_in_all_ways("pods", &kept_pod, "state.json", check_all);
+}
+
+static void test_a_damaged_pod_request_is_made_again_from_a_containers(void) {
+        damage_in_all_ways("pods", &kept_pod, "request.pb", check_all);
+}
+
+static void test_a_damaged_container_state_costs_nothing(void) {
+        damage_in_all_ways("containers", &kept_running, "state.json", check_all);
+}
+
+static void test_a_damaged_container_request_costs_at_most_that_container(void) {
+        damage_in_all_ways("containers", &kept_running, "request.pb", check_others);
+}
+
+static void test_damaged_limits_cost_nothing_else(void) {
+        damage_in_all_ways("containers", &kept_running, "resources.pb", check_all);
+        damage_in_all_ways("pods", &kept_pod, "resources.pb", check_all);
+}
+
+static int run_again(void *userdata) {
+        return run_pod("again", NULL, NULL);
+}
+
+static void test_folders_that_are_none_or_missing_cost_no_start(void) {
+        static const char *const names[] = { "pods", "containers" };
+
+        for (size_t i = 0; i < ELEMENTSOF(names); i++)
+                for (unsigned way = 0; way < 3; way++) {
+                        _cleanup_free_ char *path = NULL;
+
+                        begin();
+                        CHECK_EQ(fiber_run(event, make_three, NULL), 0);
+                        path = strprintf("%s/lib/%s", directory, names[i]);
+                        CHECK_EQ(remove_tree(AT_FDCWD, path), 0);
+                        if (way == 1)
+                                CHECK_EQ(write_file_atomic(AT_FDCWD, path, "x", 1, 0600, 0), 0);
+                        else if (way == 2)
+                                CHECK(symlink("nowhere", path) >= 0);
+                        container_state = (EngineContainerState) { .phase = ENGINE_CONTAINER_RUNNING, .started_usec = 1, .pid = 3 };
+                        restart();
+                        CHECK_EQ(HASH_COUNT(manager->containers), 0);
+                        CHECK_EQ(HASH_COUNT(manager->pods), i == 0 ? 0 : 1);
+                        if (i == 1)
+                                check_pod();
+                        CHECK_EQ(fiber_run(event, run_again, NULL), 0);
+                        end();
+                }
+}
+
+static void test_what_was_never_begun_or_half_removed_leaves_nothing(void) {
+        static const char id[] = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+        _cleanup_free_ char *text = strprintf("{\"version\": 1, \"phase\": \"starting\", \"slice\": \"a.slice\", \"id\": \"%s\"}", id);
+
+        for (unsigned way = 0; way < 3; way++) {
+                _cleanup_free_ char *path = NULL;
+
+                begin();
+                path = strprintf("%s/lib/pods/%s%s", directory, way == 2 ? ".removing-" : "", id);
+                CHECK(mkdir(path, 0700) >= 0);
+                if (way == 1)
+                        damage("pods", id, "state.json", text);
+                if (way == 2)
+                        damage("pods", strrchr(path, '/') + 1, "request.pb", "x");
+                restart();
+                CHECK_EQ(HASH_COUNT(manager->pods), 0);
+                CHECK_EQ(entries_of("lib/pods"), 0);
+                end();
+        }
+}
+
 TEST_MAIN(TEST_CASE(test_a_pod_and_a_container_live_and_go), TEST_CASE(test_a_failure_at_any_step_leaves_nothing),
           TEST_CASE(test_a_cancelled_pod_is_undone_and_its_retry_works_at_once),
           TEST_CASE(test_a_restart_knows_all_and_takes_over_what_happened),
           TEST_CASE(test_after_a_reboot_all_is_known_exited_and_removable),
-          TEST_CASE(test_damaged_files_cost_only_their_own_object),
+          TEST_CASE(test_damaged_files_cost_only_their_own_object), TEST_CASE(test_a_damaged_pod_state_costs_nothing),
+          TEST_CASE(test_a_damaged_pod_request_is_made_again_from_a_containers),
+          TEST_CASE(test_a_damaged_container_state_costs_nothing),
+          TEST_CASE(test_a_damaged_container_request_costs_at_most_that_container),
+          TEST_CASE(test_damaged_limits_cost_nothing_else), TEST_CASE(test_folders_that_are_none_or_missing_cost_no_start),
+          TEST_CASE(test_what_was_never_begun_or_half_removed_leaves_nothing),
           TEST_CASE(test_limits_are_merged_saved_and_known_after_a_restart),
           TEST_CASE(test_layers_are_measured_seldom_and_one_by_one),
           TEST_CASE(test_bad_requests_are_refused_before_anything_begins))
