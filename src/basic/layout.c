@@ -45,6 +45,7 @@ static int layout_write(int dir_fd, unsigned version) {
 
         if (!text)
                 return -ENOMEM;
+        (void) layout_clear_file(dir_fd, LAYOUT_FILE);
         return write_file_atomic(dir_fd, LAYOUT_FILE, text, strlen(text), 0600, WRITE_SYNC);
 }
 
@@ -100,4 +101,12 @@ int layout_make_directory(int dir_fd, const char *path, mode_t mode) {
                         return -errno;
         }
         return -EEXIST;
+}
+
+int layout_clear_file(int dir_fd, const char *path) {
+        struct stat st;
+
+        if (fstatat(dir_fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+                return errno == ENOENT ? 0 : -errno;
+        return S_ISREG(st.st_mode) ? 0 : remove_tree(dir_fd, path);
 }

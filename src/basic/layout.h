@@ -25,3 +25,5 @@ int layout_open(int dir_fd, const char *shown, const Layout *l, Error *error);
 /* Makes a directory of ours, with those above it. What is in its place but no directory moves aside, to
  * NAME.damaged-NUMBER: 1 then, and 0 otherwise. */
 int layout_make_directory(int dir_fd, const char *path, mode_t mode);
+/* Removes what stands where a file of ours belongs and is none: a directory, a FIFO, … A rename doesn't replace them. */
+int layout_clear_file(int dir_fd, const char *path);

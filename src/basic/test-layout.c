@@ -103,9 +103,12 @@ static void test_a_damaged_file_is_written_again(void) {
                 CHECK_EQ(layout_open(dir_fd, "x", &l, NULL), 0);
                 CHECK_EQ(version(), 1);
         }
-        /* Not even a file. What can't be replaced is no reason not to start. */
+        /* Not even a file. */
         CHECK(unlinkat(dir_fd, LAYOUT_FILE, 0) >= 0 && mkdirat(dir_fd, LAYOUT_FILE, 0700) >= 0);
         CHECK_EQ(layout_open(dir_fd, "x", &l, NULL), 0);
+        CHECK_EQ(version(), 1);
+        CHECK_EQ(layout_clear_file(dir_fd, LAYOUT_FILE), 0);
+        CHECK_EQ(version(), 1);
         end();
 }
 

@@ -133,23 +133,9 @@ static int pull_manifest(Pull *p, Plan *plan, Error *error) {
 }
 
 static int make_chains(Plan *plan, Error *error) {
-        size_t n = strv_length(plan->diff_ids);
+        int r = image_chains(plan->diff_ids, &plan->chains);
 
-        plan->chains = calloc(MAX(n, (size_t) 1), sizeof *plan->chains);
-        if (!plan->chains)
-                return error_oom(error);
-        for (size_t i = 0; i < n; i++) {
-                char text[160];
-
-                if (i == 0) {
-                        memcpy(plan->chains[0], plan->diff_ids[0], 72);
-                        continue;
-                }
-                (void) snprintf(text, sizeof text, "%s %s", plan->chains[i - 1], plan->diff_ids[i]);
-                if (digest_of_bytes(text, strlen(text), plan->chains[i]) < 0)
-                        return error_setf(error, GRPC_INTERNAL, "SHA-256 failed");
-        }
-        return 0;
+        return r < 0 ? error_set(error, r, "Cannot hash the layers' names") : 0;
 }
 
 static int pull_config(Pull *p, Plan *plan, Error *error) {

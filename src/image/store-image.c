@@ -10,6 +10,7 @@
 #include "basic/file-util.h"
 #include "basic/json-util.h"
 #include "basic/kill-point.h"
+#include "basic/layout.h"
 #include "basic/log.h"
 #include "image/store.h"
 
@@ -23,6 +24,27 @@ int digest_of_bytes(const void *data, size_t size, char ret[static 72]) {
                 return -EIO;
         memcpy(ret, "sha256:", 7);
         hex_encode(md, sizeof md, ret + 7);
+        return 0;
+}
+
+int image_chains(char *const *diff_ids, char (**ret)[72]) {
+        size_t n = strv_length(diff_ids);
+        _cleanup_free_ char (*chains)[72] = calloc(MAX(n, (size_t) 1), sizeof *chains);
+
+        if (!chains)
+                return -ENOMEM;
+        for (size_t i = 0; i < n; i++) {
+                char text[160];
+
+                if (i == 0) {
+                        memcpy(chains[0], diff_ids[0], 72);
+                        continue;
+                }
+                (void) snprintf(text, sizeof text, "%s %s", chains[i - 1], diff_ids[i]);
+                if (digest_of_bytes(text, strlen(text), chains[i]) < 0)
+                        return -EIO;
+        }
+        *ret = TAKE_PTR(chains);
         return 0;
 }
 
@@ -92,7 +114,9 @@ int store_write_blob(LayerStore *s, const char *digest, const void *data, size_t
                 if (store_read_blob(s, digest, &have, &n) >= 0)
                         return 0;
         }
-        r = write_file_atomic(s->blobs_fd, hex, data, size, 0600, 0);
+        r = layout_clear_file(s->blobs_fd, hex);
+        if (r >= 0)
+                r = write_file_atomic(s->blobs_fd, hex, data, size, 0600, 0);
         KILL_POINT_OF("image-blob.written", digest);
         return r < 0 ? store_write_failed(s, r, error) : 0;
 }
@@ -151,7 +175,7 @@ static int image_save(LayerStore *s, StoredImage *i, Error *error) {
         j = json_pack("{s:i, s:s, s:O, s:O, s:s, s:I, s:O, s:O, s:I}", "version", STORE_VERSION, "id", i->image.id,
                       "tags", tags, "digests", digests, "manifestDigest", i->image.manifest_digest, "size",
                       (json_int_t) i->image.size, "layers", layers, "blobs", blobs, "saved", (json_int_t) i->saved_usec);
-        text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+        text = json_dump_sealed(j, JSON_COMPACT);
         if (!text)
                 return error_oom(error);
         r = write_file_atomic(s->images_fd, name, text, strlen(text), 0600, 0);
@@ -365,9 +389,31 @@ static void settle_tags(StoredImage *a, StoredImage *b) {
                 strv_remove(earlier->image.repo_tags, *t);
 }
 
+/* An image knows by their order what its layers are. */
+static int learn_layer(LayerStore *s, ImageLayer *l, char *const *diff_ids, size_t i) {
+        _cleanup_free_ char (*chains)[72] = NULL;
+        _cleanup_close_ int fd = -1;
+        int r;
+
+        r = image_chains(diff_ids, &chains);
+        if (r < 0)
+                return r;
+        fd = open_directory(s->layers_fd, l->name);
+        if (fd < 0)
+                return fd;
+        r = layer_make_again(fd, diff_ids[i], chains[i], l);
+        if (r < 0)
+                return r;
+        s->bytes += l->bytes;
+        s->inodes += l->inodes;
+        l->unknown = false;
+        l->damaged = faccessat(fd, "damaged", F_OK, AT_SYMLINK_NOFOLLOW) >= 0;
+        return 0;
+}
+
 static int image_load(LayerStore *s, const char *name, StoredImage **ret) {
         _cleanup_(stored_image_freep) StoredImage *i = calloc(1, sizeof *i);
-        _cleanup_strv_free_ char **layers = NULL;
+        _cleanup_strv_free_ char **layers = NULL, **diff_ids = NULL;
         _cleanup_free_ char *text = NULL, *expected = NULL;
         _cleanup_json_ json_t *j = NULL;
         const char *id, *manifest;
@@ -381,7 +427,7 @@ static int image_load(LayerStore *s, const char *name, StoredImage **ret) {
         r = read_file(s->images_fd, name, STORE_FILE_MAX, &text, &size);
         if (r < 0)
                 return r;
-        r = json_parse(text, size, &j, NULL);
+        r = json_parse_sealed(text, size, &j, NULL);
         if (r < 0)
                 return r;
         id = json_get_string(j, "id");
@@ -408,7 +454,7 @@ static int image_load(LayerStore *s, const char *name, StoredImage **ret) {
         r = store_read_blob(s, id, &i->image.config_json, &config_size);
         if (r < 0)
                 return r;
-        r = image_config_parse(i->image.config_json, config_size, &i->image.config, NULL, NULL);
+        r = image_config_parse(i->image.config_json, config_size, &i->image.config, &diff_ids, NULL);
         if (r < 0)
                 return r;
         i->layers = calloc(MAX(strv_length(layers), (size_t) 1), sizeof *i->layers);
@@ -417,7 +463,10 @@ static int image_load(LayerStore *s, const char *name, StoredImage **ret) {
         STRV_FOREACH(l, layers) {
                 ImageLayer *layer = store_find_layer_by_name(s, *l);
 
-                if (!layer) {
+                if (layer && layer->unknown && strv_length(diff_ids) == strv_length(layers) &&
+                    learn_layer(s, layer, diff_ids, i->n_layers) >= 0)
+                        log_notice("layer.json of layer %s was made again from its image", layer->name);
+                if (!layer || layer->damaged) {
                         /* The uses taken so far are only taken back, nothing is removed: somebody else may need them.
                          */
                         for (size_t k = 0; k < i->n_layers; k++)
@@ -457,6 +506,8 @@ static int load_one(int dir_fd, const char *name, void *userdata) {
         log_warning_errno(r,
                           "Image file %s/images/%s can't be used and is set aside; the image has to be pulled again",
                           s->directory, name);
+        if (aside)
+                (void) layout_clear_file(s->images_fd, aside);
         if (aside && renameat(s->images_fd, name, s->images_fd, aside) < 0)
                 log_warning_errno(-errno, "Cannot rename it, ignoring");
         return 0;

@@ -3,18 +3,22 @@
  *   layers/N/fs          the tree
  *   layers/N/layer.json  {"version", "diffID", "chain"?, "bytes", "inodes", "opaqueRoot"}
  *   layers/N/implied     the directories it implies, each ended by NUL; only with a chain
+ *   layers/N/damaged     the checker has found its tree to be damaged: containers that have it keep it, nobody else gets it
  *   layers/N/unsynced    a symbolic link to the boot ID, until a sync has passed. A layer with another boot's ID may
  * have lost anything in a power cut and is thrown away: so no pull ever waits for the disk.
  *
  * A layer appears by one rename from tmp/ and disappears by one rename to it. */
 
 #include <fcntl.h>
+#include <sys/xattr.h>
 
 #include "basic/file-util.h"
 #include "basic/json-util.h"
 #include "basic/kill-point.h"
+#include "basic/layout.h"
 #include "basic/log.h"
 #include "image/store.h"
+#include "stats/tree-usage.h"
 
 static int read_boot_id(char ret[static 64]) {
         _cleanup_free_ char *text = NULL;
@@ -42,7 +46,7 @@ DEFINE_TRIVIAL_CLEANUP_FUNC(ImageLayer *, layer_free);
 
 ImageLayer *store_find_layer(LayerStore *s, const char *diff_id, const char *chain) {
         for (size_t i = 0; i < s->n_layers; i++)
-                if (streq(s->layers[i]->diff_id, diff_id) &&
+                if (!s->layers[i]->damaged && streq(s->layers[i]->diff_id, diff_id) &&
                     (!s->layers[i]->chain || streq(s->layers[i]->chain, chain)))
                         return s->layers[i];
         return NULL;
@@ -111,10 +115,39 @@ static int layer_write(int dir_fd, const ImageLayer *l) {
         j = json_pack("{s:i, s:s, s:s*, s:I, s:I, s:b}", "version", STORE_VERSION, "diffID", l->diff_id, "chain",
                       l->chain, "bytes", (json_int_t) l->bytes, "inodes", (json_int_t) l->inodes, "opaqueRoot",
                       l->opaque_root);
-        text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+        text = json_dump_sealed(j, JSON_COMPACT);
         if (!text)
                 return -ENOMEM;
         return write_file_atomic(dir_fd, "layer.json", text, strlen(text), 0600, 0);
+}
+
+static bool root_is_opaque(int dir_fd) {
+        _cleanup_close_ int fd = open_directory(dir_fd, "fs");
+        char value[2] = "";
+
+        return fd >= 0 && fgetxattr(fd, "trusted.overlay.opaque", value, 1) == 1 && value[0] == 'y';
+}
+
+int layer_make_again(int dir_fd, const char *diff_id, const char *chain, ImageLayer *l) {
+        TreeUsage usage;
+        struct stat st = {};
+        int r;
+
+        r = tree_usage(dir_fd, "fs", 0, &usage);
+        if (r < 0)
+                return r;
+        free(l->diff_id);
+        l->diff_id = strdup(diff_id);
+        free(l->chain);
+        (void) fstatat(dir_fd, "implied", &st, AT_SYMLINK_NOFOLLOW);
+        l->chain = st.st_size > 0 ? strdup(chain) : NULL;
+        if (!l->diff_id || (st.st_size > 0 && !l->chain))
+                return -ENOMEM;
+        l->bytes = usage.bytes;
+        l->inodes = usage.inodes;
+        l->opaque_root = root_is_opaque(dir_fd);
+        r = layout_clear_file(dir_fd, "layer.json");
+        return r < 0 ? r : layer_write(dir_fd, l);
 }
 
 int store_commit_layer(LayerStore *s, const char *temporary, const char *diff_id, const char *chain, uint64_t bytes,
@@ -196,16 +229,41 @@ int store_adopt_layer(LayerStore *s, ImageLayer *const *layers, size_t i, Error 
         return 0;
 }
 
-/* Reads layers/N. 0 when it isn't worth keeping. */
-static int layer_load(LayerStore *s, const char *name, const char *boot_id, ImageLayer **ret) {
-        _cleanup_(layer_freep) ImageLayer *l = calloc(1, sizeof *l);
-        _cleanup_close_ int fd = -1;
+int layer_read(int dir_fd, ImageLayer *l, Error *error) {
         _cleanup_free_ char *text = NULL;
         _cleanup_json_ json_t *j = NULL;
         const char *diff_id, *chain;
+        size_t size;
+        int r;
+
+        r = read_file(dir_fd, "layer.json", STORE_FILE_MAX, &text, &size);
+        if (r < 0)
+                return error_set(error, r, "it cannot be read");
+        r = json_parse_sealed(text, size, &j, error);
+        if (r < 0)
+                return r;
+        if (json_integer_value(json_object_get(j, "version")) != STORE_VERSION)
+                return error_setf(error, GRPC_DATA_LOSS, "it is not of version %d", STORE_VERSION);
+        diff_id = json_get_string(j, "diffID");
+        chain = json_get_string(j, "chain");
+        if (!digest_is_valid(diff_id) || (chain && !digest_is_valid(chain)))
+                return error_setf(error, GRPC_DATA_LOSS, "a digest in it is none");
+        l->diff_id = strdup(diff_id);
+        if (!l->diff_id || (chain && !(l->chain = strdup(chain))))
+                return error_oom(error);
+        l->bytes = (uint64_t) json_integer_value(json_object_get(j, "bytes"));
+        l->inodes = (uint64_t) json_integer_value(json_object_get(j, "inodes"));
+        l->opaque_root = json_is_true(json_object_get(j, "opaqueRoot"));
+        return 0;
+}
+
+/* Reads layers/N. 0 when it isn't worth keeping. */
+static int layer_load(LayerStore *s, const char *name, const char *boot_id, ImageLayer **ret) {
+        _cleanup_(layer_freep) ImageLayer *l = calloc(1, sizeof *l);
+        _cleanup_error_ Error why = ERROR_INIT;
+        _cleanup_close_ int fd = -1;
         char target[64];
         struct stat st;
-        size_t size;
         ssize_t n;
         int r;
 
@@ -229,26 +287,20 @@ static int layer_load(LayerStore *s, const char *name, const char *boot_id, Imag
                 }
                 l->unsynced = true;
         }
-        r = read_file(fd, "layer.json", STORE_FILE_MAX, &text, &size);
-        if (r >= 0)
-                r = json_parse(text, size, &j, NULL);
-        if (r < 0 || json_integer_value(json_object_get(j, "version")) != STORE_VERSION ||
-            fstatat(fd, "fs", &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode)) {
-                log_warning("Layer %s of the image store is damaged, removing it", name);
+        if (fstatat(fd, "fs", &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode)) {
+                log_warning("Layer %s of the image store is damaged, it has no tree; removing it", name);
                 return 0;
         }
-        diff_id = json_get_string(j, "diffID");
-        chain = json_get_string(j, "chain");
-        if (!digest_is_valid(diff_id) || (chain && !digest_is_valid(chain))) {
-                log_warning("Layer %s of the image store is damaged, removing it", name);
-                return 0;
+        l->damaged = fstatat(fd, "damaged", &st, AT_SYMLINK_NOFOLLOW) >= 0;
+        r = layer_read(fd, l, &why);
+        if (r == -ENOMEM)
+                return r;
+        if (r < 0) {
+                /* Containers may run from it: it only goes when none does, and stays when its image knows what it is. */
+                log_warning("layer.json of layer %s of the image store is damaged: %s", name, strempty(why.message));
+                l->damaged = true;
+                l->unknown = true;
         }
-        l->diff_id = strdup(diff_id);
-        if (!l->diff_id || (chain && !(l->chain = strdup(chain))))
-                return -ENOMEM;
-        l->bytes = (uint64_t) json_integer_value(json_object_get(j, "bytes"));
-        l->inodes = (uint64_t) json_integer_value(json_object_get(j, "inodes"));
-        l->opaque_root = json_is_true(json_object_get(j, "opaqueRoot"));
         *ret = TAKE_PTR(l);
         return 1;
 }

@@ -7,6 +7,7 @@
 
 #include "basic/file-util.h"
 #include "basic/kill-point.h"
+#include "basic/layout.h"
 #include "basic/log.h"
 #include "image/store.h"
 
@@ -110,9 +111,11 @@ static int doom_one(int dir_fd, const char *name, void *userdata) {
 static int open_subdirectory(LayerStore *s, const char *name, int *ret_fd, Error *error) {
         int fd, r;
 
-        r = mkdir_parents(s->fd, name, 0700);
+        r = layout_make_directory(s->fd, name, 0700);
         if (r < 0)
                 return error_set(error, r, "Cannot make %s/%s", s->directory, name);
+        if (r > 0)
+                log_warning("%s/%s was no directory and has been moved aside", s->directory, name);
         fd = open_directory(s->fd, name);
         if (fd < 0)
                 return error_set(error, fd, "Cannot open %s/%s", s->directory, name);
@@ -298,6 +301,12 @@ int image_store_open(sd_event *event, const ImageStoreConfig *config, ImageStore
         s->fd = open_directory(AT_FDCWD, s->directory);
         if (s->fd < 0)
                 return error_set(error, s->fd, "Cannot open %s", s->directory);
+        r = layout_open(s->fd, s->directory, &(Layout){.version = STORE_VERSION}, error);
+        if (r < 0)
+                return r;
+        if ((r = open_subdirectory(s, "blobs", &s->blobs_fd, error)) < 0)
+                return r;
+        s->blobs_fd = safe_close(s->blobs_fd);
         if ((r = open_subdirectory(s, "blobs/sha256", &s->blobs_fd, error)) < 0 ||
             (r = open_subdirectory(s, "layers", &s->layers_fd, error)) < 0 ||
             (r = open_subdirectory(s, "images", &s->images_fd, error)) < 0 ||

@@ -26,6 +26,8 @@ typedef struct ImageLayer {
         bool adopted; /* that has been done */
         bool opaque_root; /* nothing below it shows */
         bool unsynced;    /* would not survive a power cut yet */
+        bool damaged;     /* stays for the containers that hold it, and is given to nobody else */
+        bool unknown;     /* only in that its layer.json cannot be read */
         uint64_t bytes, inodes;
 } ImageLayer;
 
@@ -111,6 +113,11 @@ void layers_unuse(ImageLayer **layers, size_t n);
 int store_commit_layer(LayerStore *s, const char *temporary, const char *diff_id, const char *chain, uint64_t bytes,
                        uint64_t inodes, bool opaque_root, ImageLayer **ret, Error *error);
 ImageLayer *layer_free(ImageLayer *l);
+/* layer.json of a layer's directory. */
+int layer_read(int dir_fd, ImageLayer *l, Error *error);
+/* What layer.json said, made again from the tree and from the image that has the layer: chain is the digest of all
+ * layers up to it. Writes the file. */
+int layer_make_again(int dir_fd, const char *diff_id, const char *chain, ImageLayer *l);
 /* (fiber) Gives the directories that layers[i] implies the modes of those below. */
 int store_adopt_layer(LayerStore *s, ImageLayer *const *layers, size_t i, Error *error);
 
@@ -144,6 +151,8 @@ int store_read_blob(LayerStore *s, const char *digest, char **ret, size_t *ret_s
 void store_remove_unneeded_blobs(LayerStore *s, char *const *digests);
 /* image.layers from layers: what an opaque root covers and what comes twice doesn't show. */
 int stored_image_list_layers(StoredImage *i);
+/* The digest of all layers up to and with each one, from diff IDs (image-spec, config.md); *ret is owned by the caller. */
+int image_chains(char *const *diff_ids, char (**ret)[72]);
 int digest_of_bytes(const void *data, size_t size, char ret[static 72]);
 
 /* pull-layer.c */

@@ -119,6 +119,7 @@ def of_two_files_with_one_tag_the_later_is_right():
     old = os.path.join(store.dir, "images", ids[0][7:] + ".json")
     with open(old) as f:
         j = json.load(f)
+    del j["crc32"]  # a file of before there was one
     j.update(tags=[REAL.host + "/twice:1"], saved=j["saved"] - 1000000)
     with open(old, "w") as f:
         json.dump(j, f)
@@ -308,6 +309,103 @@ def a_restart_finds_everything_and_leaves_damage_aside():
     store.run("collect")
     assert len(store.names("layers")) == 2
     assert store.pull(REAL.host + "/restart:0").id == ids[0]
+
+
+def ways_to_damage(path):
+    """Each a function that damages the file anew."""
+    with open(path, "rb") as f:
+        data = f.read()
+
+    def write(text):
+        def func():
+            with open(path, "wb") as f:
+                f.write(text)
+
+        return func
+
+    def replace(make):
+        def func():
+            os.unlink(path)
+            make(path)
+
+        return func
+
+    yield replace(lambda p: None)
+    yield replace(os.mkdir)
+    yield replace(os.mkfifo)
+    yield replace(lambda p: os.symlink("nowhere", p))
+    for text in (b"", b"{}", b"[]", b"\xff\xff\xff", b'{"version": 0}', data[:-1], data[: len(data) // 2]):
+        yield write(text)
+    for bit in range(0, len(data) * 8, max(1, len(data) * 8 // 24)):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        yield write(bytes(flipped))
+
+
+@test
+def damage_costs_only_what_is_damaged():
+    base = Store()
+    ids = {}
+    for name in ("healthy", "hurt"):
+        image = Image([Layer().file("d/" + name, name), Layer().dir("d", 0o700).file("d/x", name * 2)])
+        REAL.push("damage-" + name, "1", image)
+        ids[name] = base.pull(REAL.host + "/damage-%s:1" % name).id
+    hurt = next(i for i in base.list() if i.id == ids["hurt"])
+    for file, survives in (
+        ("layers/%s/layer.json" % hurt.layers[0], True),
+        ("layers/%s/layer.json" % hurt.layers[1], True),
+        ("images/%s.json" % ids["hurt"][7:], False),
+        ("blobs/sha256/" + ids["hurt"][7:], False),
+        ("version.json", True),
+    ):
+        for damage in list(ways_to_damage(os.path.join(base.dir, file))):
+            store = Store()
+            shutil.copytree(base.dir, store.dir, symlinks=True)
+            # The function knows the file of the base: it is damaged there, and put back afterwards.
+            os.rename(base.dir, base.dir + "-kept")
+            os.rename(store.dir, base.dir)
+            damage()
+            os.rename(base.dir, store.dir)
+            os.rename(base.dir + "-kept", base.dir)
+            for _ in range(2):  # what has been made again stays so
+                listed = {i.id: i for i in store.list()}
+                assert ids["healthy"] in listed, (file, store.stderr)
+                assert not survives or ids["hurt"] in listed, (file, store.stderr)
+                assert store.read(listed[ids["healthy"]].layers[1], "d/x") == b"healthyhealthy"
+                # A container that runs from it has its files.
+                for layer in hurt.layers:
+                    assert os.path.exists(store.fs(layer, "d")), (file, store.stderr)
+            again = store.pull(REAL.host + "/damage-hurt:1")
+            assert again.id == ids["hurt"] and store.read(again.layers[1], "d/x") == b"hurthurt"
+            shutil.rmtree(store.dir)
+
+
+@test
+def folders_that_are_none_are_moved_aside():
+    for folder in ("layers", "images", "blobs", "blobs/sha256", "tmp"):
+        for make in (lambda p: open(p, "w").close(), lambda p: os.symlink("nowhere", p)):
+            store = Store()
+            REAL.push("folders", "1", small(folder))
+            i = store.pull(REAL.host + "/folders:1")
+            shutil.rmtree(os.path.join(store.dir, folder))
+            make(os.path.join(store.dir, folder))
+            assert [i.id] == [k.id for k in store.list()] or folder != "tmp", store.stderr
+            assert store.pull(REAL.host + "/folders:1").id == i.id
+
+
+@test
+def a_store_of_a_later_version_is_refused_and_not_touched():
+    store = Store()
+    store.list()
+    with open(store.dir + "/version.json", "w") as f:
+        f.write('{"version": 2}')
+    os.makedirs(store.dir + "/tmp/theirs")
+    code, out = store.run("list")
+    assert code == 1 and "is of version 2, this rktlet" in out, out
+    assert store.names("tmp") == ["theirs"]
+    # One of before there was a version is taken over.
+    os.unlink(store.dir + "/version.json")
+    assert store.list() == [] and "version.json" in os.listdir(store.dir)
 
 
 @test

@@ -238,6 +238,7 @@ static int pod_cni_view(const Pod *p, const char *netns, CniPod *ret, CniPortMap
                 .uid = strempty(c->metadata.uid),
                 .netns_path = netns,
                 .cgroup_parent = c->has_linux ? c->linux.cgroup_parent : NULL,
+                .added = p->network_added,
                 .port_mappings = ports,
                 .n_port_mappings = n,
         };

@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 
 #include "basic/file-util.h"
-#include "basic/json-util.h"
+#include "basic/layout.h"
 #include "basic/message.h"
 #include "manager/internal.h"
 #include "manager/state.h"
@@ -242,6 +242,16 @@ int pod_read(Pod *p, StateFlaws *ret, Error *why) {
         return 0;
 }
 
+static int clear_file(const char *directory, const char *name, Error *error) {
+        _cleanup_free_ char *path = strprintf("%s/%s", directory, name);
+        int r;
+
+        if (!path)
+                return error_oom(error);
+        r = layout_clear_file(AT_FDCWD, path);
+        return r < 0 ? error_set(error, r, "cannot remove %s", path) : 0;
+}
+
 static int remove_resources(const char *directory) {
         _cleanup_free_ char *path = strprintf("%s/resources.pb", directory);
 
@@ -259,6 +269,9 @@ int pod_mend(Pod *p, StateFlaws flaws, Error *error) {
                 if (r < 0)
                         return r;
                 p->request_crc32 = request_checksum(data, size);
+                r = clear_file(p->directory, "request.pb", error);
+                if (r < 0)
+                        return r;
                 r = request_save(p->directory, data, size, error);
                 if (r < 0)
                         return r;
@@ -268,7 +281,10 @@ int pod_mend(Pod *p, StateFlaws flaws, Error *error) {
                 if (r < 0)
                         return error_set(error, r, "cannot remove %s/resources.pb", p->directory);
         }
-        return flaws & (FLAW_STATE | FLAW_REQUEST | FLAW_CHANGED) ? pod_state_save(p, error) : 0;
+        if (!(flaws & (FLAW_STATE | FLAW_REQUEST | FLAW_CHANGED)))
+                return 0;
+        r = clear_file(p->directory, "state.json", error);
+        return r < 0 ? r : pod_state_save(p, error);
 }
 
 /* --- containers -------------------------------------------------------------------------------------------------- */
@@ -360,7 +376,10 @@ int container_mend(Container *c, StateFlaws flaws, Error *error) {
                 if (r < 0)
                         return error_set(error, r, "cannot remove %s/resources.pb", c->directory);
         }
-        return flaws & (FLAW_STATE | FLAW_CHANGED) ? container_state_save(c, error) : 0;
+        if (!(flaws & (FLAW_STATE | FLAW_CHANGED)))
+                return 0;
+        r = clear_file(c->directory, "state.json", error);
+        return r < 0 ? r : container_state_save(c, error);
 }
 
 /* --- what can't be used ------------------------------------------------------------------------------------------ */

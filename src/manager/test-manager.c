@@ -7,7 +7,8 @@
 #include "basic/file-util.h"
 #include "basic/message.h"
 #include "basic/test.h"
-#include "manager/manager.h"
+#include "manager/internal.h"
+#include "manager/recover.h"
 
 static char directory[] = "/tmp/test-manager-XXXXXX";
 static sd_event *event;
@@ -764,6 +765,25 @@ static bool damage_file(const char *path, unsigned way) {
         return write_file_atomic(AT_FDCWD, path, data, size, 0600, 0) >= 0;
 }
 
+static bool manager_has(const char *kind, const char *id) {
+        Container *c;
+        Pod *p;
+
+        return streq(kind, "pods") ? manager_find_pod(manager, id, &p, NULL) >= 0 : manager_find_container(manager, id, &c, NULL) >= 0;
+}
+
+static int flaws_of(const char *kind, const char *id, StateFlaws *ret) {
+        _cleanup_(container_unrefp) Container *c = NULL;
+        _cleanup_(pod_unrefp) Pod *p = NULL;
+
+        if (streq(kind, "pods")) {
+                CHECK_EQ(pod_new(manager, id, &p), 0);
+                return pod_read(p, ret, NULL);
+        }
+        CHECK_EQ(container_new(manager, NULL, id, &c), 0);
+        return container_read(c, ret, NULL);
+}
+
 /* In all ways, one after the other, each in a node of its own. */
 static void damage_in_all_ways(const char *kind, char **id, const char *file, void (*check)(void)) {
         for (unsigned way = 0; way < 200; way++) {
@@ -780,8 +800,14 @@ static void damage_in_all_ways(const char *kind, char **id, const char *file, vo
                 }
                 /* What has been mended stays so. */
                 for (unsigned i = 0; i < 2; i++) {
+                        StateFlaws flaws = 0;
+
                         restart();
                         check();
+                        if (i > 0 && manager_has(kind, *id)) {
+                                CHECK_EQ(flaws_of(kind, *id, &flaws), 0);
+                                CHECK_EQ(flaws, 0);
+                        }
                 }
                 CHECK_EQ(fiber_run(event, remove_kept, NULL), 0);
                 CHECK_EQ(HASH_COUNT(manager->pods), 0);

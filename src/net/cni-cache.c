@@ -4,6 +4,7 @@
 
 #include "basic/file-util.h"
 #include "basic/json-util.h"
+#include "basic/layout.h"
 #include "basic/string-util.h"
 
 #define CACHE_VERSION 1
@@ -32,12 +33,12 @@ int cni_cache_write(const char *directory, const char *pod_id, const CniCache *c
         j = json_pack("{s:i, s:{s:s, s:s, s:O}, s:s, s:s, s:O, s:O?}", "version", CACHE_VERSION, "network", "name",
                       c->network.name, "cniVersion", c->network.version, "plugins", c->network.plugins, "args",
                       c->args, "netns", strempty(c->netns), "capabilityArgs", c->capability_args, "result", c->result);
-        text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+        text = json_dump_sealed(j, JSON_COMPACT);
         if (!text)
                 return error_oom(error);
         r = write_file_atomic(AT_FDCWD, path, text, strlen(text), 0600, 0);
-        if (r == -ENOENT) {
-                r = mkdir_parents(AT_FDCWD, directory, 0700);
+        if (r == -ENOENT || r == -ENOTDIR) {
+                r = layout_make_directory(AT_FDCWD, directory, 0700);
                 if (r < 0)
                         return error_set(error, r, "cannot make directory %s", directory);
                 r = write_file_atomic(AT_FDCWD, path, text, strlen(text), 0600, 0);
@@ -59,9 +60,11 @@ int cni_cache_read(const char *directory, const char *pod_id, CniCache *ret, Err
         r = read_file(AT_FDCWD, path, CACHE_SIZE_MAX, &text, &size);
         if (r == -ENOENT)
                 return r;
-        if (r < 0)
-                return error_set(error, r, "cannot read %s", path);
-        r = json_parse(text, size, &j, NULL);
+        if (r == -ENOMEM)
+                return error_oom(error);
+        /* No file at all, or one that is too large: as good as damaged, and DEL is owed all the same. */
+        if (r >= 0)
+                r = json_parse_sealed(text, size, &j, NULL);
         if (r < 0 || json_integer_value(json_object_get(j, "version")) != CACHE_VERSION ||
             cni_network_parse(json_get_object(j, "network"), path, &c.network, NULL) < 0) {
                 error_setf(error, GRPC_DATA_LOSS, "%s is damaged", path);
@@ -80,10 +83,12 @@ int cni_cache_read(const char *directory, const char *pod_id, CniCache *ret, Err
 
 int cni_cache_remove(const char *directory, const char *pod_id, Error *error) {
         _cleanup_free_ char *path = cache_path(directory, pod_id);
+        int r;
 
         if (!path)
                 return error_oom(error);
-        if (unlink(path) < 0 && errno != ENOENT)
-                return error_set(error, -errno, "cannot remove %s", path);
+        r = remove_tree(AT_FDCWD, path);
+        if (r < 0)
+                return error_set(error, r, "cannot remove %s", path);
         return 0;
 }

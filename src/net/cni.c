@@ -272,9 +272,9 @@ int cni_del(Cni *c, const CniPod *pod, Error *error) {
 
         KILL_POINT_OF("cni-del.begin", pod->id);
         r = cni_cache_read(c->cache_directory, pod->id, &cache, &read_error);
-        if (r == -ENOENT)
+        if (r == -ENOENT && !pod->added)
                 return 0;
-        if (r == -EBADMSG) {
+        if (r == -EBADMSG || r == -ENOENT) {
                 /* The machine lost power while it was written, say. The folder's network is most likely the one it was
                  * added to; without one nobody will ever know better. */
                 r = cni_cache_new(c, pod, &cache, NULL);

@@ -36,6 +36,7 @@ typedef struct CniPod {
         const char *id, *name, *namespace_, *uid; /* K8S_POD_* and the container ID of CNI */
         const char *netns_path;                   /* NULL at DEL when it is gone */
         const char *cgroup_parent;                /* capability cgroupPath; may be NULL */
+        bool added;                               /* for DEL: it has been added, whatever the cache says */
         const CniPortMapping *port_mappings;
         size_t n_port_mappings;
         char *const *dns_servers, *const *dns_searches, *const *dns_options; /* capability dns */
@@ -53,8 +54,8 @@ void cni_result_done(CniResult *r);
  * run.) When a plugin fails, or the caller gives up, DEL is run for all, and the plugin's own words are in the error. What
  * couldn't be undone stays cached, for cni_del() or cni_collect(). A result without an address of the pod is an error. */
 int cni_add(Cni *c, const CniPod *pod, CniResult *ret, Error *error);
-/* (fiber) DEL with the cached configuration and result, so that it works when the folder has changed; nothing cached:
- * 0. Idempotent. After a failure it is owed still. Of the pod only id and netns_path are needed. */
+/* (fiber) DEL with the cached configuration and result, so that it works when the folder has changed. Where the cache is
+ * damaged, or missing though the pod was added, the folder's network is taken; nothing cached, and not added: 0. Idempotent. After a failure it is owed still. Of the pod only id and netns_path are needed. */
 int cni_del(Cni *c, const CniPod *pod, Error *error);
 /* The cached result of a pod that was added before a restart; -ENOENT. */
 int cni_cached_result(Cni *c, const char *pod_id, CniResult *ret);

@@ -243,6 +243,41 @@ static void test_a_bridge_network_gives_two_addresses_and_takes_them_back(void) 
         teardown();
 }
 
+/* Cut off, flipped, gone: the folder's network is what it was added to, and its addresses are given back. */
+static void test_a_damaged_or_missing_cache_costs_no_address(void) {
+        for (unsigned way = 0; way < 6; way++) {
+                _cleanup_free_ char *path = NULL, *text = NULL;
+                size_t size;
+
+                setup(0);
+                write_bridge("");
+                CHECK_EQ(add(), 0);
+                CHECK(file_exists("leases/pods/10.99.0.2"));
+                path = path_of("cache/" POD_ID ".json");
+                CHECK_EQ(read_file(AT_FDCWD, path, 1 << 20, &text, &size), 0);
+                text[size / 2] ^= 4;
+                if (way == 0)
+                        CHECK(unlink(path) >= 0);
+                else if (way == 1)
+                        CHECK(unlink(path) >= 0 && mkdir(path, 0700) >= 0);
+                else if (way == 2)
+                        CHECK(unlink(path) >= 0 && mkfifo(path, 0600) >= 0);
+                else if (way == 3)
+                        CHECK(truncate(path, 0) >= 0);
+                else if (way == 4)
+                        CHECK(truncate(path, (off_t) size / 2) >= 0);
+                else
+                        CHECK_EQ(write_file_atomic(AT_FDCWD, path, text, size, 0600, 0), 0);
+                CniPod p = pod();
+                p.added = true;
+                _cleanup_call_ Call d = call_for(true, p);
+                CHECK_EQ(d.r, 0);
+                CHECK(!file_exists("leases/pods/10.99.0.2") && !file_exists("leases/pods/fd00:99::2"));
+                CHECK(!file_exists("cache/" POD_ID ".json"));
+                teardown();
+        }
+}
+
 static void test_a_pod_that_is_gone_still_gives_its_address_back(void) {
         setup(0);
         write_bridge("");
@@ -717,6 +752,7 @@ static void test_what_is_kept_is_not_collected(void) {
 int main(void) {
         static const TestCase cases[] = {
                 TEST_CASE(test_a_bridge_network_gives_two_addresses_and_takes_them_back),
+                TEST_CASE(test_a_damaged_or_missing_cache_costs_no_address),
                 TEST_CASE(test_a_pod_that_is_gone_still_gives_its_address_back),
                 TEST_CASE(test_a_port_of_the_host_is_mapped),
                 TEST_CASE(test_pods_are_added_side_by_side),
