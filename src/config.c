@@ -77,19 +77,17 @@ static int parse_slice(const Setting *s, const char *value, void *field) {
         return parse_string(value, field);
 }
 
-static const char *const log_levels[] = { "emerg", "alert", "crit", "err", "warning", "notice", "info", "debug" };
-
 static int parse_log_level(const Setting *s, const char *value, void *field) {
-        for (size_t i = 0; i < ELEMENTSOF(log_levels); i++)
-                if (streq(value, log_levels[i]) || (value[0] == (char) ('0' + i) && !value[1])) {
-                        *(int *) field = (int) i;
-                        return 0;
-                }
-        return -EINVAL;
+        int level = value[0] >= '0' && value[0] <= '7' && !value[1] ? value[0] - '0' : log_level_from_string(value);
+
+        if (level < 0)
+                return -EINVAL;
+        *(int *) field = level;
+        return 0;
 }
 
 static void print_log_level(const Setting *s, const void *field, FILE *f) {
-        fputs(log_levels[*(const int *) field], f);
+        fputs(log_level_to_string(*(const int *) field), f);
 }
 
 int config_parse_time(const char *s, uint64_t *ret) {

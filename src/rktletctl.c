@@ -236,10 +236,10 @@ static int list_images(sd_bus *bus, char **args) {
         _cleanup_json_ json_t *j = json_array();
         int r;
 
-        r = call_manager(bus, "ListImages", "(sasastb)", &m);
+        r = call_manager(bus, "ListImages", "(sasastbo)", &m);
         if (r < 0)
                 return r;
-        while ((r = sd_bus_message_enter_container(m, 'r', "sasastb")) > 0) {
+        while ((r = sd_bus_message_enter_container(m, 'r', "sasastbo")) > 0) {
                 _cleanup_strv_free_ char **tags = NULL, **digests = NULL;
                 uint64_t size;
                 const char *id;
@@ -251,7 +251,7 @@ static int list_images(sd_bus *bus, char **args) {
                 if (r >= 0)
                         r = sd_bus_message_read_strv(m, &digests);
                 if (r >= 0)
-                        r = sd_bus_message_read(m, "tb", &size, &pinned);
+                        r = sd_bus_message_read(m, "tbo", &size, &pinned, NULL);
                 if (r >= 0)
                         r = sd_bus_message_exit_container(m);
                 if (r >= 0)

@@ -19,6 +19,41 @@ int log_get_max_level(void) {
         return max_level;
 }
 
+static const char *const level_names[] = { "emerg", "alert", "crit", "err", "warning", "notice", "info", "debug" };
+static const char *const target_names[_LOG_TARGET_MAX] = { "auto", "journal", "console", "null" };
+static LogTarget log_target;
+
+static int find_name(const char *const *names, size_t n, const char *s) {
+        for (size_t i = 0; i < n; i++)
+                if (streq(names[i], s))
+                        return (int) i;
+        return -EINVAL;
+}
+
+const char *log_level_to_string(int level) {
+        return level >= 0 && (size_t) level < ELEMENTSOF(level_names) ? level_names[level] : "debug";
+}
+
+int log_level_from_string(const char *s) {
+        return find_name(level_names, ELEMENTSOF(level_names), s);
+}
+
+void log_set_target(LogTarget target) {
+        log_target = target;
+}
+
+LogTarget log_get_target(void) {
+        return log_target;
+}
+
+const char *log_target_to_string(LogTarget target) {
+        return target_names[target];
+}
+
+int log_target_from_string(const char *s) {
+        return find_name(target_names, ELEMENTSOF(target_names), s);
+}
+
 /* systemd tells a service by JOURNAL_STREAM=DEVICE:INODE that its standard error is the journal (systemd.exec(5)). */
 static bool stderr_is_journal(void) {
         static int cached = -1;
@@ -42,14 +77,14 @@ void log_internal(int level, const char *file, int line, const char *func, const
         va_list ap;
         int saved = errno;
 
-        if (level > max_level)
+        if (level > max_level || log_target == LOG_TARGET_NULL)
                 return;
 
         va_start(ap, format);
         (void) vsnprintf(text + STRLEN("MESSAGE="), sizeof text - STRLEN("MESSAGE="), format, ap);
         va_end(ap);
 
-        if (!stderr_is_journal()) {
+        if (log_target == LOG_TARGET_CONSOLE || (log_target == LOG_TARGET_AUTO && !stderr_is_journal())) {
                 (void) dprintf(STDERR_FILENO, "<%d>%s\n", level, text + STRLEN("MESSAGE="));
                 errno = saved;
                 return;

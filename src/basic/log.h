@@ -9,6 +9,24 @@
 int log_set_max_level(int level);
 int log_get_max_level(void);
 
+/* "emerg" … "debug"; -EINVAL for what is none. */
+const char *log_level_to_string(int level);
+int log_level_from_string(const char *s);
+
+/* Where to: the journal where standard error leads there, else standard error ("auto", the default); or one of them
+ * in any case; or nowhere. */
+typedef enum LogTarget {
+        LOG_TARGET_AUTO,
+        LOG_TARGET_JOURNAL,
+        LOG_TARGET_CONSOLE,
+        LOG_TARGET_NULL,
+        _LOG_TARGET_MAX,
+} LogTarget;
+void log_set_target(LogTarget target);
+LogTarget log_get_target(void);
+const char *log_target_to_string(LogTarget target);
+int log_target_from_string(const char *s); /* -EINVAL */
+
 /* `fields` is a NULL-terminated list of "KEY=value" strings (POD_ID=…, CONTAINER_ID=…), or NULL. */
 void log_internal(int level, const char *file, int line, const char *func, const char *const *fields,
                   const char *format, ...) _printf_(6, 7);

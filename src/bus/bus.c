@@ -1,9 +1,6 @@
-/* The connection to the system bus: made when there is one, made again when it was restarted, and what is announced
- * over it. */
+/* The connection to the system bus: made when there is one, made again when it was restarted. */
 
 #include "bus/internal.h"
-
-#include <utlist.h>
 
 #include "basic/log.h"
 
@@ -14,10 +11,14 @@ static int connection_open(Bus *b);
 
 /* sd-bus passes the found object to property and method callbacks, not what the vtable was registered with. There
  * is one manager in the daemon, and so one Bus; tests have one at a time as well. */
-static Bus *the_bus;
+static Bus *only_bus;
 
 Bus *bus_of_manager(const Manager *m) {
-        return the_bus && the_bus->manager == m ? the_bus : NULL;
+        return only_bus && only_bus->manager == m ? only_bus : NULL;
+}
+
+Bus *the_bus(void) {
+        return only_bus;
 }
 
 bool bus_is_served(const Bus *b) {
@@ -59,36 +60,122 @@ static void announce_numbers(Bus *b) {
         (void) sd_bus_emit_properties_changed(b->bus, BUS_PATH, MANAGER_INTERFACE, "NPods", "NContainers", NULL);
 }
 
-static void on_manager_event(Manager *m, ManagerEvent event, Pod *pod, Container *container, void *userdata) {
+/* The Event signal: what happened, for people and simple tools, which need not follow objects. details: pairs of key and
+ * value, the last key NULL. */
+static void announce_event(Bus *b, const char *what, char *object, const char *const *details) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+        _cleanup_free_ char *path = object;
+        size_t n = 0;
+        int r;
+
+        if (!path)
+                return;
+        while (details[2 * n])
+                n++;
+        r = sd_bus_message_new_signal(b->bus, &m, BUS_PATH, MANAGER_INTERFACE, "Event");
+        if (r >= 0)
+                r = sd_bus_message_append(m, "tso", now_usec(CLOCK_REALTIME), what, path);
+        if (r >= 0)
+                r = append_strings(m, details, n);
+        if (r >= 0)
+                r = sd_bus_send(b->bus, m, NULL);
+        if (r < 0)
+                log_debug_errno(r, "The event %s could not be announced, ignoring", what);
+}
+
+static void announce_pod_event(Bus *b, const char *what, const Pod *p) {
+        const runtime_v1_PodSandboxMetadata *m = &p->request.config.metadata;
+
+        announce_event(b, what, pod_object_path(p),
+                       (const char *const[]) { "pod", p->id, "namespace", strempty(m->namespace), "name",
+                                               strempty(m->name), NULL });
+}
+
+static void announce_container_event(Bus *b, const char *what, const Container *c) {
+        const runtime_v1_PodSandboxMetadata *m = &c->pod->request.config.metadata;
+        bool exited = c->phase == CONTAINER_EXITED && streq(what, "container-exited");
+        char code[16];
+
+        (void) snprintf(code, sizeof code, "%d", c->exit_code);
+        announce_event(b, what, container_object_path(c),
+                       (const char *const[]) { "container", c->id, "pod", c->pod->id, "namespace", strempty(m->namespace),
+                                               "pod_name", strempty(m->name), "name",
+                                               strempty(c->request.config.metadata.name), "image",
+                                               container_image_name(c), exited ? "exit_code" : NULL, code, "reason",
+                                               strempty(c->reason), NULL });
+}
+
+static void on_image_changed(Image *image, ImageChange change, void *userdata) {
+        static const char *const names[] = { "image-added", "image-changed", "image-removed" };
         Bus *b = userdata;
 
         if (!b->served || !b->loaded)
                 return;
-        b->leaving_pod = pod;
-        b->leaving_container = container;
+        b->leaving_image = image;
+        if (change == IMAGE_ADDED)
+                announce_added(b, image_object_path(image));
+        else if (change == IMAGE_REMOVED)
+                announce_removed(b, image_object_path(image));
+        else {
+                _cleanup_free_ char *p = image_object_path(image);
+
+                if (p)
+                        (void) sd_bus_emit_properties_changed(b->bus, p, IMAGE_INTERFACE, "Tags", "Digests", "Pinned",
+                                                              NULL);
+        }
+        announce_event(b, names[change], image_object_path(image),
+                       (const char *const[]) { "image", image->id, "name", image_display_name(image), NULL });
+        b->leaving_image = NULL;
+        if (change != IMAGE_CHANGED)
+                (void) sd_bus_emit_properties_changed(b->bus, BUS_PATH, MANAGER_INTERFACE, "NImages", NULL);
+}
+
+static void announce_manager_event(Bus *b, ManagerEvent event, const Pod *pod, const Container *c) {
         switch (event) {
         case MANAGER_POD_ADDED:
                 announce_added(b, pod_object_path(pod));
+                announce_pod_event(b, "pod-started", pod);
                 break;
         case MANAGER_POD_CHANGED:
                 announce_pod_changed(b, pod);
+                if (pod->phase == POD_NOT_READY)
+                        announce_pod_event(b, "pod-stopped", pod);
                 break;
         case MANAGER_POD_REMOVED:
                 announce_removed(b, pod_object_path(pod));
+                announce_pod_event(b, "pod-removed", pod);
                 break;
         case MANAGER_CONTAINER_CREATED:
-                announce_added(b, container_object_path(container));
+                announce_added(b, container_object_path(c));
+                announce_container_event(b, "container-created", c);
                 break;
         case MANAGER_CONTAINER_STARTED:
+                announce_container_changed(b, c);
+                announce_container_event(b, "container-started", c);
+                break;
         case MANAGER_CONTAINER_STOPPED:
-                announce_container_changed(b, container);
+                announce_container_changed(b, c);
+                announce_container_event(b, "container-exited", c);
                 break;
         case MANAGER_CONTAINER_REMOVED:
-                announce_removed(b, container_object_path(container));
+                announce_removed(b, container_object_path(c));
+                announce_container_event(b, "container-removed", c);
                 break;
         default:
                 break;
         }
+}
+
+static void on_manager_event(Manager *m, ManagerEvent event, Pod *pod, Container *container, void *userdata) {
+        Bus *b = userdata;
+
+        if (event == MANAGER_POD_REMOVED)
+                run_forget_logs(b, pod);
+        if (!b->served || !b->loaded)
+                return;
+        b->leaving_pod = pod;
+        b->leaving_container = container;
+        announce_manager_event(b, event, pod, container);
         b->leaving_pod = NULL;
         b->leaving_container = NULL;
         if (event != MANAGER_POD_CHANGED && event != MANAGER_CONTAINER_STARTED && event != MANAGER_CONTAINER_STOPPED)
@@ -120,6 +207,7 @@ void bus_set_loaded(Bus *b) {
 
 static void connection_close(Bus *b) {
         b->served = false;
+        access_forget(b);
         if (!b->bus)
                 return;
         (void) sd_bus_detach_event(b->bus);
@@ -201,6 +289,18 @@ static int add_objects(Bus *b) {
         r = sd_bus_add_node_enumerator(b->bus, NULL, CONTAINER_PATH, container_node_enumerator, b);
         if (r < 0)
                 return r;
+        r = sd_bus_add_fallback_vtable(b->bus, NULL, IMAGE_PATH, IMAGE_INTERFACE, image_vtable, image_object_find, b);
+        if (r < 0)
+                return r;
+        r = sd_bus_add_node_enumerator(b->bus, NULL, IMAGE_PATH, image_node_enumerator, b);
+        if (r < 0)
+                return r;
+        r = sd_bus_add_object_vtable(b->bus, NULL, LOG_CONTROL_PATH, LOG_CONTROL_INTERFACE, log_control_vtable, b);
+        if (r < 0)
+                return r;
+        r = sd_bus_add_filter(b->bus, NULL, access_filter, b);
+        if (r < 0)
+                return r;
         return sd_bus_add_object_manager(b->bus, NULL, BUS_PATH);
 }
 
@@ -272,7 +372,8 @@ int bus_new(sd_event *event, Manager *manager, const char *address, Bus **ret) {
                 return -ENOMEM;
         b->subscription = (ManagerSubscription) { .func = on_manager_event, .userdata = b };
         manager_subscribe(manager, &b->subscription);
-        the_bus = b;
+        only_bus = b;
+        image_store_listen(manager->images, on_image_changed, b);
         (void) connection_open(b);
         *ret = TAKE_PTR(b);
         return 0;
@@ -283,10 +384,13 @@ Bus *bus_free(Bus *b) {
                 return NULL;
         if (b->subscription.func)
                 manager_unsubscribe(b->manager, &b->subscription);
-        if (the_bus == b)
-                the_bus = NULL;
+        if (only_bus == b) {
+                image_store_listen(b->manager->images, NULL, NULL);
+                only_bus = NULL;
+        }
         b->draining = true;
         b->retry = sd_event_source_disable_unref(b->retry);
+        b->progress = sd_event_source_disable_unref(b->progress);
         if (b->bus)
                 (void) sd_bus_flush(b->bus);
         connection_close(b);
@@ -296,120 +400,12 @@ Bus *bus_free(Bus *b) {
         return NULL;
 }
 
-/* --- methods that wait ------------------------------------------------------------------------------------------ */
-
-int bus_error(sd_bus_error *error, const Error *e) {
-        char name[64];
-
-        (void) snprintf(name, sizeof name, BUS_NAME ".Error.%s", grpc_code_to_string(e->code));
-        return sd_bus_error_setf(error, name, "%s", strempty(e->message));
-}
-
-/* The bus's policy lets nobody but root in; a node whose policy is laxer is no reason to let others stop its pods. */
-static int check_caller(Task *t, Error *error) {
-        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL, *reply = NULL;
-        _cleanup_(sd_bus_error_free) sd_bus_error e = SD_BUS_ERROR_NULL;
-        uint32_t uid;
-        int r;
-
-        r = sd_bus_message_new_method_call(sd_bus_message_get_bus(t->message), &m, "org.freedesktop.DBus",
-                                           "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetConnectionUnixUser");
-        if (r < 0)
-                return error_set(error, r, "Cannot find out who calls");
-        r = sd_bus_message_append(m, "s", strempty(sd_bus_message_get_sender(t->message)));
-        if (r < 0)
-                return error_set(error, r, "Cannot find out who calls");
-        r = fiber_bus_call(sd_bus_message_get_bus(t->message), m, 0, &e, &reply);
-        if (r < 0)
-                return error_set(error, r, "Cannot find out who calls");
-        r = sd_bus_message_read(reply, "u", &uid);
-        if (r < 0)
-                return error_set(error, r, "Cannot find out who calls");
-        if (uid != 0 && uid != geteuid())
-                return error_setf(error, GRPC_PERMISSION_DENIED, "Only root may do that");
-        return 0;
-}
-
-static int task_fiber(void *userdata) {
-        _cleanup_error_ Error error = ERROR_INIT;
-        Task *t = userdata;
-        int r;
-
-        t->fiber = fiber_current();
-        r = check_caller(t, &error);
-        if (r >= 0)
-                r = t->func(t, &error);
-        if (r >= 0)
-                r = sd_bus_reply_method_return(t->message, NULL);
-        else {
-                _cleanup_(sd_bus_error_free) sd_bus_error e = SD_BUS_ERROR_NULL;
-
-                (void) error_set(&error, r, "Cannot do it");
-                (void) bus_error(&e, &error);
-                r = sd_bus_reply_method_error(t->message, &e);
-        }
-        if (r < 0)
-                log_debug_errno(r, "A method's caller got no reply, ignoring");
-        return 0;
-}
-
-static void task_free(Task *t) {
-        Bus *b = t->bus;
-
-        DL_DELETE(b->tasks, t);
-        b->n_tasks--;
-        (void) pod_unref(t->pod);
-        (void) container_unref(t->container);
-        sd_bus_message_unref(t->message);
-        free(t);
-        if (b->n_tasks == 0)
-                fiber_queue_wake(&b->idle, 0);
-}
-
-static void task_destroy(void *userdata) {
-        task_free(userdata);
-}
-
-int bus_task_run(Bus *b, sd_bus_message *m, int (*func)(Task *t, Error *error), Pod *pod, Container *container,
-                 uint64_t timeout_usec, sd_bus_error *error) {
-        Task *t;
-        int r;
-
-        if (!b || b->draining)
-                return sd_bus_error_set(error, BUS_NAME ".Error.Unavailable", "rktlet is ending");
-        if (b->n_tasks >= TASKS_MAX)
-                return sd_bus_error_setf(error, BUS_NAME ".Error.ResourceExhausted",
-                                         "%u methods are under way already; try again later", TASKS_MAX);
-        t = calloc(1, sizeof *t);
-        if (!t)
-                return -ENOMEM;
-        *t = (Task) {
-                .bus = b,
-                .message = sd_bus_message_ref(m),
-                .func = func,
-                .pod = pod ? pod_ref(pod) : NULL,
-                .container = container ? container_ref(container) : NULL,
-                .timeout_usec = timeout_usec,
-        };
-        DL_APPEND(b->tasks, t);
-        b->n_tasks++;
-        /* It may end, and t be gone, before this returns; so the fiber is asked for itself in task_fiber(). */
-        r = fiber_spawn(b->event, "bus-method", task_fiber, t, task_destroy, NULL);
-        if (r < 0) {
-                task_free(t);
-                return r;
-        }
-        return 1;
-}
-
 void bus_drain_wait(Bus *b) {
         b->draining = true;
         if (b->served)
                 (void) sd_bus_release_name_async(b->bus, NULL, BUS_NAME, NULL, NULL);
         b->served = false;
-        for (Task *t = b->tasks; t; t = t->next)
-                if (t->fiber)
-                        fiber_cancel(t->fiber);
+        bus_task_cancel_all(b);
         while (b->n_tasks > 0)
                 if (fiber_queue_wait(&b->idle) < 0)
                         return;

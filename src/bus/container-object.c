@@ -109,6 +109,8 @@ static int get_number(sd_bus *bus, const char *path, const char *interface, cons
                 return sd_bus_message_append(reply, "u", c->phase == CONTAINER_RUNNING ? (uint32_t) c->pid : 0);
         if (streq(property, "ExitCode"))
                 return sd_bus_message_append(reply, "i", c->phase == CONTAINER_EXITED ? c->exit_code : 0);
+        if (streq(property, "Terminal"))
+                return sd_bus_message_append(reply, "b", (int) c->request.config.tty);
         if (streq(property, "OOMKilled"))
                 return sd_bus_message_append(reply, "b", (int) c->oom_killed);
         return sd_bus_message_append(reply, "t",
@@ -121,37 +123,54 @@ static int get_pairs(sd_bus *bus, const char *path, const char *interface, const
                      void *userdata, sd_bus_error *error) {
         const Container *container = userdata;
         const runtime_v1_ContainerConfig *c = &container->request.config;
-        bool labels = streq(property, "Labels");
-        size_t n = labels ? c->labels_count : c->annotations_count;
-        int r;
 
-        r = sd_bus_message_open_container(reply, 'a', "{ss}");
-        if (r < 0)
-                return r;
-        for (size_t i = 0; i < n; i++) {
-                r = labels ? sd_bus_message_append(reply, "{ss}", strempty(c->labels[i].key),
-                                                   strempty(c->labels[i].value))
-                           : sd_bus_message_append(reply, "{ss}", strempty(c->annotations[i].key),
-                                                   strempty(c->annotations[i].value));
-                if (r < 0)
-                        return r;
-        }
-        return sd_bus_message_close_container(reply);
+        return streq(property, "Labels")
+                               ? append_strings(reply, (const char *const *) c->labels, c->labels_count)
+                               : append_strings(reply, (const char *const *) c->annotations, c->annotations_count);
 }
 
-static int task_stop(Task *t, Error *error) {
-        return container_stop(t->container, t->timeout_usec, error);
-}
-
-static int method_stop(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        Container *c = userdata;
+int task_stop_container(Task *t, Error *error) {
         uint64_t timeout;
         int r;
 
-        r = sd_bus_message_read(m, "t", &timeout);
-        if (r < 0)
-                return r;
-        return bus_task_run(bus_of_manager(c->manager), m, task_stop, NULL, c, timeout, error);
+        r = sd_bus_message_read(t->message, "t", &timeout);
+        return r < 0 ? r : container_stop(t->container, timeout, error);
+}
+
+int task_remove_container(Task *t, Error *error) {
+        return container_remove(t->container, error);
+}
+
+static int task_start(Task *t, Error *error) {
+        return container_start(t->container, error);
+}
+
+static int run(sd_bus_message *m, Container *c, TaskFunc func, sd_bus_error *error) {
+        return bus_task_run(bus_of_manager(c->manager), m, func, NULL, c, NULL, error);
+}
+
+static int method_start(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        return run(m, userdata, task_start, error);
+}
+
+static int method_stop(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        return run(m, userdata, task_stop_container, error);
+}
+
+static int method_kill(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        return run(m, userdata, task_kill_container, error);
+}
+
+static int method_remove(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        return run(m, userdata, task_remove_container, error);
+}
+
+static int method_exec(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        return run(m, userdata, task_exec, error);
+}
+
+static int method_attach(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        return run(m, userdata, task_attach, error);
 }
 
 const sd_bus_vtable container_vtable[] = {
@@ -173,10 +192,20 @@ const sd_bus_vtable container_vtable[] = {
         SD_BUS_PROPERTY("Reason", "s", get_string, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Message", "s", get_string, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("OOMKilled", "b", get_number, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("Terminal", "b", get_number, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("LogPath", "s", get_string, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Labels", "a{ss}", get_pairs, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Annotations", "a{ss}", get_pairs, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-        SD_BUS_METHOD_WITH_NAMES("Stop", "t", SD_BUS_PARAM(timeout_usec), NULL,, method_stop,
-                                 SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Start", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, method_start, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Stop", SD_BUS_ARGS("t", timeout_usec), SD_BUS_NO_RESULT,
+                                method_stop, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Kill", SD_BUS_ARGS("s", whom, "i", signal), SD_BUS_NO_RESULT,
+                                method_kill, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Remove", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT,
+                                method_remove, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Exec", SD_BUS_ARGS("as", command, "b", terminal, "b", input),
+                                SD_BUS_RESULT("ah", streams, "h", result), method_exec, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Attach", SD_BUS_ARGS("b", input), SD_BUS_RESULT("h", packets),
+                                method_attach, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_VTABLE_END,
 };

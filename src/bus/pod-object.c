@@ -107,22 +107,11 @@ static int get_pairs(sd_bus *bus, const char *path, const char *interface, const
                      void *userdata, sd_bus_error *error) {
         const Pod *p = userdata;
         const runtime_v1_PodSandboxConfig *c = &p->request.config;
-        bool labels = streq(property, "Labels");
-        size_t n = labels ? c->labels_count : c->annotations_count;
-        int r;
 
-        r = sd_bus_message_open_container(reply, 'a', "{ss}");
-        if (r < 0)
-                return r;
-        for (size_t i = 0; i < n; i++) {
-                r = labels ? sd_bus_message_append(reply, "{ss}", strempty(c->labels[i].key),
-                                                   strempty(c->labels[i].value))
-                           : sd_bus_message_append(reply, "{ss}", strempty(c->annotations[i].key),
-                                                   strempty(c->annotations[i].value));
-                if (r < 0)
-                        return r;
-        }
-        return sd_bus_message_close_container(reply);
+        /* nanopb gives both the same form: key, value. */
+        return streq(property, "Labels")
+                               ? append_strings(reply, (const char *const *) c->labels, c->labels_count)
+                               : append_strings(reply, (const char *const *) c->annotations, c->annotations_count);
 }
 
 static int get_containers(sd_bus *bus, const char *path, const char *interface, const char *property,
@@ -148,14 +137,28 @@ static int get_containers(sd_bus *bus, const char *path, const char *interface, 
         return sd_bus_message_close_container(reply);
 }
 
-static int task_stop(Task *t, Error *error) {
+int task_stop_pod(Task *t, Error *error) {
         return pod_stop(t->pod, error);
 }
 
-static int method_stop(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        Pod *p = userdata;
+int task_remove_pod(Task *t, Error *error) {
+        return pod_remove(t->pod, error);
+}
 
-        return bus_task_run(bus_of_manager(p->manager), m, task_stop, p, NULL, 0, error);
+static int run(sd_bus_message *m, Pod *p, TaskFunc func, sd_bus_error *error) {
+        return bus_task_run(bus_of_manager(p->manager), m, func, p, NULL, NULL, error);
+}
+
+static int method_stop(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        return run(m, userdata, task_stop_pod, error);
+}
+
+static int method_kill(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        return run(m, userdata, task_kill_pod, error);
+}
+
+static int method_remove(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        return run(m, userdata, task_remove_pod, error);
 }
 
 const sd_bus_vtable pod_vtable[] = {
@@ -177,6 +180,9 @@ const sd_bus_vtable pod_vtable[] = {
         SD_BUS_PROPERTY("Labels", "a{ss}", get_pairs, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Annotations", "a{ss}", get_pairs, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Containers", "ao", get_containers, 0, 0),
-        SD_BUS_METHOD("Stop", NULL, NULL, method_stop, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Stop", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, method_stop, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Kill", SD_BUS_ARGS("i", signal), SD_BUS_NO_RESULT, method_kill,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Remove", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, method_remove, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_VTABLE_END,
 };

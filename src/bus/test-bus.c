@@ -1,4 +1,12 @@
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
 #include "basic/fiber.h"
+#include "basic/log.h"
+#include "basic/message.h"
 #include "basic/process.h"
 #include "basic/string-util.h"
 #include "basic/test.h"
@@ -10,7 +18,9 @@
 static Manager manager;
 static Pod pod, starting;
 static Container container;
-static unsigned n_pod_stop, n_container_stop;
+static unsigned n_pod_stop, n_container_stop, n_pod_remove, n_container_remove, n_container_start;
+static int exec_result;
+static bool create_fails;
 static uint64_t last_timeout;
 static bool stop_hangs;
 
@@ -67,21 +77,136 @@ int container_stop(Container *c, uint64_t timeout_usec, Error *error) {
         last_timeout = timeout_usec;
         return error_setf(error, GRPC_FAILED_PRECONDITION, "It does not want to");
 }
+int pod_remove(Pod *p, Error *error) {
+        n_pod_remove++;
+        return 0;
+}
+int container_remove(Container *c, Error *error) {
+        n_container_remove++;
+        return 0;
+}
+int container_start(Container *c, Error *error) {
+        n_container_start++;
+        return 0;
+}
+int container_check_running(const Container *c, const char *what, Error *error) {
+        return c->phase == CONTAINER_RUNNING ? 0 : error_setf(error, GRPC_FAILED_PRECONDITION, "It does not run");
+}
+int container_read_stats(Container *c, CgroupStatsFlags flags, CgroupStats *ret, uint64_t *ret_nano_cores,
+                         Error *error) {
+        *ret = (CgroupStats) { .cpu_usage_nsec = 5, .memory_working_set = 6, .processes = 7, .n_devices = 1,
+                               .devices[0].read_bytes = 8 };
+        return 0;
+}
+/* What was asked for is kept, for the test to look at. */
+static runtime_v1_RunPodSandboxRequest run_request;
+static runtime_v1_CreateContainerRequest create_request;
+int pod_run(Manager *m, const void *request, size_t size, Pod **ret, Error *error) {
+        CHECK_EQ(message_decode(runtime_v1_RunPodSandboxRequest_fields, request, size, &run_request, error), 0);
+        *ret = &pod;
+        return 0;
+}
+int container_create(Manager *m, const void *request, size_t size, Container **ret, Error *error) {
+        CHECK_EQ(message_decode(runtime_v1_CreateContainerRequest_fields, request, size, &create_request, error), 0);
+        if (create_fails)
+                return error_setf(error, GRPC_NOT_FOUND, "No such thing");
+        *ret = &container;
+        return 0;
+}
+/* A command that says hello and waits until it is told to end. */
+int container_exec(Container *c, const EngineExec *exec, int *ret_exit_code, Error *error) {
+        EnginePipes pipes = ENGINE_PIPES_NONE;
+        int in[2], out[2], r;
+
+        CHECK_STREQ(exec->argv[0], "hello");
+        CHECK(exec->in && exec->out && exec->err && !exec->tty);
+        CHECK(pipe2(in, O_CLOEXEC | O_NONBLOCK) == 0 && pipe2(out, O_CLOEXEC | O_NONBLOCK) == 0);
+        pipes.in = in[1];
+        pipes.out = out[0];
+        pipes.err = fcntl(out[0], F_DUPFD_CLOEXEC, 3);
+        CHECK(write(out[1], "hello", 5) == 5);
+        r = exec->started(&pipes, exec->userdata);
+        if (r >= 0)
+                r = fiber_wait_fd(in[0], EPOLLIN, 10 * USEC_PER_SEC);
+        if (r >= 0 && !(r & EPOLLIN))
+                r = fiber_sleep(10 * USEC_PER_SEC); /* its input ended, and it takes no notice */
+        exec_result = r;
+        close(in[0]);
+        close(out[1]);
+        *ret_exit_code = 7;
+        return r < 0 ? r : 0;
+}
+int container_attach(Container *c, EngineAttachFlags flags, int *ret_fd, Error *error) {
+        int fds[2];
+
+        CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) == 0);
+        CHECK(write(fds[1], "\1out", 4) == 4);
+        close(fds[1]);
+        *ret_fd = fds[0];
+        return 0;
+}
+
+static char *tags[] = { (char *) "a/b:1", NULL };
+static char *label_keys[] = { (char *) "vendor", NULL }, *label_values[] = { (char *) "us", NULL };
+static Image image;
+static ImageChangedFunc image_changed;
+static void *image_userdata;
+static char pulled[64], pull_user[64], image_removed[80];
+
 Image **image_store_list(ImageStore *s) {
-        static char *tags[] = { (char *) "a/b:1", NULL };
-        static Image image = { .id = (char *) "sha256:feed", .repo_tags = tags, .size = 42 };
         Image **l = calloc(2, sizeof *l);
 
         l[0] = &image;
         return l;
 }
+Image *image_store_find(ImageStore *s, const char *reference) {
+        return streq(reference, "a/b:1") || streq(reference, image.id) ? &image : NULL;
+}
+void image_store_listen(ImageStore *s, ImageChangedFunc func, void *userdata) {
+        image_changed = func;
+        image_userdata = userdata;
+}
+int image_store_pulls(ImageStore *s, ImagePullProgress **ret, size_t *ret_n) {
+        *ret = calloc(1, sizeof **ret);
+        **ret = (ImagePullProgress) { .name = "docker.io/library/c:latest", .fetched = 10, .size = 20, .n_layers = 2 };
+        *ret_n = 1;
+        return 0;
+}
+int image_store_pull(ImageStore *s, const char *reference, const ImageAuth *auth, Image **ret, Error *error) {
+        snprintf(pulled, sizeof pulled, "%s", reference);
+        snprintf(pull_user, sizeof pull_user, "%s", auth ? strempty(auth->username) : "none");
+        CHECK_EQ(fiber_sleep(250 * USEC_PER_MSEC), 0);
+        if (streq(reference, "missing"))
+                return error_setf(error, GRPC_NOT_FOUND, "There is no such image");
+        *ret = image_ref(&image);
+        return 0;
+}
+int image_store_remove(ImageStore *s, const char *reference, Error *error) {
+        snprintf(image_removed, sizeof image_removed, "%s", reference);
+        return 0;
+}
+Image *image_ref(Image *i) {
+        i->n_ref++;
+        return i;
+}
+Image *image_unref(Image *i) {
+        if (i)
+                i->n_ref--;
+        return NULL;
+}
+
+#define F32 "ffffffffffffffffffffffffffffffff"
+#define F64 F32 F32
 
 static void fill(void) {
         static runtime_v1_PodSandboxConfig_LabelsEntry label = { (char *) "app", (char *) "web" };
         static char *ips[] = { (char *) "10.0.0.9", (char *) "fd00::9", NULL };
         runtime_v1_PodSandboxConfig *c = &pod.request.config;
 
-        manager = (Manager) { .loaded = true };
+        manager = (Manager) { .loaded = true, .config = { .run_directory = "/nonexistent/run", .state_directory = "/s" } };
+        image = (Image) { .n_ref = 1, .id = (char *) "sha256:" F64, .repo_tags = tags, .size = 42 };
+        image.config.label_keys = label_keys;
+        image.config.label_values = label_values;
         pod = (Pod) { .n_ref = 1, .manager = &manager, .phase = POD_READY, .created_usec = 77, .unit = (char *) "rktlet-pod-x" };
         memset(pod.id, 'a', ID_LENGTH);
         pod.ips = ips;
@@ -119,7 +244,13 @@ static int on_signal(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         const char *first = "", *interface = "";
         size_t n = strlen(signals);
 
-        if (streq(sd_bus_message_get_member(m), "PropertiesChanged"))
+        if (streq(sd_bus_message_get_member(m), "NameAcquired"))
+                return 0;
+        if (streq(sd_bus_message_get_member(m), "Event"))
+                CHECK(sd_bus_message_read(m, "ts", NULL, &first) >= 0);
+        else if (streq(sd_bus_message_get_member(m), "PullProgress"))
+                CHECK(sd_bus_message_read(m, "s", &first) >= 0);
+        else if (streq(sd_bus_message_get_member(m), "PropertiesChanged"))
                 CHECK(sd_bus_message_read(m, "s", &interface) >= 0);
         else
                 CHECK(sd_bus_message_read(m, "o", &first) >= 0);
@@ -217,7 +348,7 @@ static int read_body(void *userdata) {
         CHECK_EQ(call(BUS_PATH, MANAGER_INTERFACE, "ListContainers", &e, &m, ""), 0);
         m = sd_bus_message_unref(m);
         CHECK_EQ(call(BUS_PATH, MANAGER_INTERFACE, "ListImages", &e, &m, ""), 0);
-        CHECK_STREQ(sd_bus_message_get_signature(m, true), "a(sasastb)");
+        CHECK_STREQ(sd_bus_message_get_signature(m, true), "a(sasastbo)");
         bus_drain_wait(served);
         return 0;
 }
@@ -275,16 +406,298 @@ static int signals_body(void *userdata) {
         event_of(MANAGER_CONTAINER_REMOVED);
         CHECK_EQ(fiber_sleep(50 * USEC_PER_MSEC), 0);
         printf("# %s\n", signals);
-        CHECK_STREQ(signals, "PropertiesChanged(org.rktlet1.Container) PropertiesChanged(org.rktlet1.Pod) "
-                             "InterfacesRemoved(/org/rktlet1/container/1) PropertiesChanged(org.rktlet1.Manager) ");
+        CHECK_STREQ(signals, "PropertiesChanged(org.rktlet1.Container) Event(container-started) "
+                             "PropertiesChanged(org.rktlet1.Pod) "
+                             "InterfacesRemoved(/org/rktlet1/container/1) Event(container-removed) "
+                             "PropertiesChanged(org.rktlet1.Manager) ");
         signals[0] = 0;
         HASH_ADD_STR(manager.containers, id, (&container));
         container.removed = false;
         event_of(MANAGER_CONTAINER_CREATED);
         event_of(MANAGER_POD_ADDED);
         CHECK_EQ(fiber_sleep(50 * USEC_PER_MSEC), 0);
-        CHECK_STREQ(signals, "InterfacesAdded(/org/rktlet1/container/1) PropertiesChanged(org.rktlet1.Manager) "
-                             "InterfacesAdded(/org/rktlet1/pod/aaaaaaa) PropertiesChanged(org.rktlet1.Manager) ");
+        CHECK_STREQ(signals, "InterfacesAdded(/org/rktlet1/container/1) Event(container-created) "
+                             "PropertiesChanged(org.rktlet1.Manager) "
+                             "InterfacesAdded(/org/rktlet1/pod/aaaaaaa) Event(pod-started) "
+                             "PropertiesChanged(org.rktlet1.Manager) ");
+        signals[0] = 0;
+        image_changed(&image, IMAGE_ADDED, image_userdata);
+        image_changed(&image, IMAGE_CHANGED, image_userdata);
+        image_changed(&image, IMAGE_REMOVED, image_userdata);
+        CHECK_EQ(fiber_sleep(50 * USEC_PER_MSEC), 0);
+        CHECK_STREQ(signals, "InterfacesAdded(/org/rktlet1/image/fffff) Event(image-added) "
+                             "PropertiesChanged(org.rktlet1.Manager) "
+                             "PropertiesChanged(org.rktlet1.Image) Event(image-changed) "
+                             "InterfacesRemoved(/org/rktlet1/image/fffff) Event(image-removed) "
+                             "PropertiesChanged(org.rktlet1.Manager) ");
+        bus_drain_wait(served);
+        return 0;
+}
+
+static int methods_body(void *userdata) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+        _cleanup_(sd_bus_error_free) sd_bus_error e = SD_BUS_ERROR_NULL;
+        const char *path, *name, *json;
+        uint64_t cpu, memory, processes, read_bytes, written;
+
+        wait_served();
+        /* By a unit's name, and by what kubectl calls it. */
+        CHECK_EQ(call(BUS_PATH, MANAGER_INTERFACE, "GetPod", &e, &m, "s", "rktlet-pod-" A32 A32 ".service"), 0);
+        m = sd_bus_message_unref(m);
+        CHECK_EQ(call(BUS_PATH, MANAGER_INTERFACE, "GetPod", &e, &m, "s", "default/nginx"), 0);
+        m = sd_bus_message_unref(m);
+        CHECK_EQ(call(BUS_PATH, MANAGER_INTERFACE, "GetContainer", &e, &m, "s", "default/nginx/web"), 0);
+        m = sd_bus_message_unref(m);
+        CHECK_EQ(call(BUS_PATH, MANAGER_INTERFACE, "GetContainer", &e, &m, "s", "web"), 0);
+        m = sd_bus_message_unref(m);
+        CHECK(call(BUS_PATH, MANAGER_INTERFACE, "GetContainer", &e, NULL, "s", "other/nginx/web") < 0);
+        sd_bus_error_free(&e);
+        CHECK_EQ(call(BUS_PATH, MANAGER_INTERFACE, "GetImage", &e, &m, "s", "a/b:1"), 0);
+        CHECK(sd_bus_message_read(m, "o", &path) > 0);
+        CHECK_STREQ(path, "/org/rktlet1/image/" F64);
+        m = sd_bus_message_unref(m);
+        CHECK_EQ(call("/org/rktlet1/image/" F64, "org.freedesktop.DBus.Properties", "GetAll", &e, &m, "s", IMAGE_INTERFACE),
+                 0);
+        m = sd_bus_message_unref(m);
+
+        CHECK_EQ(call(BUS_PATH, MANAGER_INTERFACE, "ListUsage", &e, &m, ""), 0);
+        CHECK(sd_bus_message_enter_container(m, 'a', "(sssttttt)") > 0);
+        CHECK(sd_bus_message_read(m, "(sssttttt)", NULL, NULL, &name, &cpu, &memory, &processes, &read_bytes, &written) > 0);
+        CHECK_STREQ(name, "web");
+        CHECK(cpu == 5 && memory == 6 && processes == 7 && read_bytes == 8 && written == 0);
+        m = sd_bus_message_unref(m);
+
+        signals[0] = 0;
+        CHECK_EQ(call(BUS_PATH, MANAGER_INTERFACE, "PullImage", &e, &m, "sa{sv}", "c", 2, "Username", "s", "me", "Password",
+                      "s", "secret"), 0);
+        CHECK_STREQ(pulled, "c");
+        CHECK_STREQ(pull_user, "me");
+        CHECK(strstr(signals, "PullProgress(docker.io/library/c:late"));
+        m = sd_bus_message_unref(m);
+        CHECK(call(BUS_PATH, MANAGER_INTERFACE, "PullImage", &e, NULL, "sa{sv}", "c", 1, "Passwort", "s", "secret") < 0);
+        CHECK(sd_bus_error_has_name(&e, "org.rktlet1.Error.InvalidArgument"));
+        sd_bus_error_free(&e);
+        CHECK(call(BUS_PATH, MANAGER_INTERFACE, "PullImage", &e, NULL, "sa{sv}", "missing", 0) < 0);
+        CHECK(sd_bus_error_has_name(&e, "org.rktlet1.Error.NotFound"));
+        sd_bus_error_free(&e);
+
+        CHECK_EQ(call("/org/rktlet1/image/" F64, IMAGE_INTERFACE, "Remove", &e, NULL, ""), 0);
+        CHECK_STREQ(image_removed, "sha256:" F64);
+        CHECK_EQ(call(BUS_PATH, MANAGER_INTERFACE, "RemoveImage", &e, NULL, "s", "a/b:1"), 0);
+        CHECK_STREQ(image_removed, "a/b:1");
+        CHECK(call(BUS_PATH, MANAGER_INTERFACE, "RemoveImage", &e, NULL, "s", "nothing") < 0);
+        sd_bus_error_free(&e);
+        CHECK_EQ(call("/org/rktlet1/pod/" A32 A32, POD_INTERFACE, "Remove", &e, NULL, ""), 0);
+        CHECK_EQ(n_pod_remove, 1);
+        CHECK_EQ(call("/org/rktlet1/container/" ONE32 ONE32, CONTAINER_INTERFACE, "Remove", &e, NULL, ""), 0);
+        CHECK_EQ(n_container_remove, 1);
+        CHECK(call(BUS_PATH, MANAGER_INTERFACE, "KillContainer", &e, NULL, "ssi", "1", "someone", 9) < 0);
+        CHECK(sd_bus_error_has_name(&e, "org.rktlet1.Error.InvalidArgument"));
+        sd_bus_error_free(&e);
+
+        /* The image of nobody, and the container that has exited. */
+        container.phase = CONTAINER_EXITED;
+        CHECK_EQ(call(BUS_PATH, MANAGER_INTERFACE, "Prune", &e, &m, "as", 0), 0);
+        CHECK_STREQ(sd_bus_message_get_signature(m, true), "a(ss)");
+        m = sd_bus_message_unref(m);
+        CHECK_EQ(n_container_remove, 2);
+        CHECK_STREQ(image_removed, "sha256:" F64);
+        CHECK(call(BUS_PATH, MANAGER_INTERFACE, "Prune", &e, NULL, "as", 1, "everything") < 0);
+        sd_bus_error_free(&e);
+
+        CHECK_EQ(call(BUS_PATH, MANAGER_INTERFACE, "Dump", &e, &m, ""), 0);
+        CHECK(sd_bus_message_read(m, "s", &json) > 0);
+        CHECK(strstr(json, "\"name\": \"nginx\"") && strstr(json, "a/b:1"));
+        bus_drain_wait(served);
+        return 0;
+}
+
+static int run_body(void *userdata) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+        _cleanup_(sd_bus_error_free) sd_bus_error e = SD_BUS_ERROR_NULL;
+        const runtime_v1_ContainerConfig *c = &create_request.config;
+        const char *pod_path, *path;
+
+        wait_served();
+        CHECK_EQ(call(BUS_PATH, MANAGER_INTERFACE, "Run", &e, &m, "sasa{sv}", "a/b:1", 2, "echo", "hi", 4, "Environment",
+                      "as", 1, "A=b=c", "HostNetwork", "b", 1, "Name", "s", "try", "Terminal", "b", 1), 0);
+        CHECK(sd_bus_message_read(m, "oo", &pod_path, &path) > 0);
+        CHECK_STREQ(path, "/org/rktlet1/container/" ONE32 ONE32);
+        CHECK_STREQ(run_request.config.metadata.name, "try");
+        CHECK_STREQ(run_request.config.metadata.namespace, "rktletctl");
+        CHECK_STREQ(run_request.config.log_directory, "/nonexistent/run/logs/try");
+        CHECK_EQ(run_request.config.linux.security_context.namespace_options.network, runtime_v1_NamespaceMode_NODE);
+        CHECK_STREQ(c->image.image, "sha256:" F64);
+        CHECK_EQ(c->args_count, 2);
+        CHECK_STREQ(c->args[1], "hi");
+        CHECK_STREQ(c->envs[0].key, "A");
+        CHECK(c->envs[0].value->size == 3 && memcmp(c->envs[0].value->bytes, "b=c", 3) == 0);
+        CHECK(c->tty && c->linux.security_context.masked_paths_count > 5);
+        CHECK_EQ(n_container_start, 1);
+        CHECK_EQ(n_pod_remove, 0);
+        pb_release(runtime_v1_RunPodSandboxRequest_fields, &run_request);
+        pb_release(runtime_v1_CreateContainerRequest_fields, &create_request);
+
+        CHECK(call(BUS_PATH, MANAGER_INTERFACE, "Run", &e, NULL, "sasa{sv}", "a/b:1", 0, 1, "Name", "s", "../up") < 0);
+        CHECK(sd_bus_error_has_name(&e, "org.rktlet1.Error.InvalidArgument"));
+        sd_bus_error_free(&e);
+        /* What can't be made complete leaves no pod behind. */
+        create_fails = true;
+        CHECK(call(BUS_PATH, MANAGER_INTERFACE, "Run", &e, NULL, "sasa{sv}", "a/b:1", 0, 0) < 0);
+        CHECK(sd_bus_error_has_name(&e, "org.rktlet1.Error.NotFound"));
+        CHECK_EQ(n_pod_remove, 1);
+        create_fails = false;
+        pb_release(runtime_v1_RunPodSandboxRequest_fields, &run_request);
+        pb_release(runtime_v1_CreateContainerRequest_fields, &create_request);
+        CHECK_EQ(pod.n_ref, 1);
+        bus_drain_wait(served);
+        return 0;
+}
+
+static void read_result(int fd, const char *expected) {
+        char text[256] = "";
+        size_t n = 0;
+
+        while (!strchr(text, '\n')) {
+                ssize_t k;
+
+                CHECK(fiber_wait_fd(fd, EPOLLIN, 5 * USEC_PER_SEC) > 0);
+                k = read(fd, text + n, sizeof text - 1 - n);
+                CHECK(k > 0);
+                n += (size_t) k;
+        }
+        CHECK_STREQ(text, expected);
+}
+
+static int exec_body(void *userdata) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+        _cleanup_(sd_bus_error_free) sd_bus_error e = SD_BUS_ERROR_NULL;
+        int in, out, err, result, packets;
+        char text[16] = "";
+
+        wait_served();
+        for (int round = 0; round < 2; round++) {
+                exec_result = 1;
+                CHECK_EQ(call("/org/rktlet1/container/" ONE32 ONE32, CONTAINER_INTERFACE, "Exec", &e, &m, "asbb", 1, "hello",
+                              0, 1), 0);
+                CHECK(sd_bus_message_read(m, "ahh", 3, &in, &out, &err, &result) > 0);
+                CHECK(read(out, text, sizeof text) == 5);
+                CHECK_STREQ(text, "hello");
+                if (round == 0) {
+                        CHECK(write(in, "x", 1) == 1);
+                        read_result(result, "exit 7\n");
+                }
+                /* The second time the caller just goes away, and the command with it. */
+                m = sd_bus_message_unref(m);
+                for (int i = 0; i < 400 && exec_result == 1; i++)
+                        CHECK_EQ(fiber_sleep(5 * USEC_PER_MSEC), 0);
+                CHECK(round == 0 ? exec_result >= 0 : exec_result == -ECANCELED);
+        }
+        CHECK(call("/org/rktlet1/container/" ONE32 ONE32, CONTAINER_INTERFACE, "Exec", &e, NULL, "asbb", 0, 0, 1) < 0);
+        sd_bus_error_free(&e);
+        CHECK_EQ(call("/org/rktlet1/container/" ONE32 ONE32, CONTAINER_INTERFACE, "Attach", &e, &m, "b", 1), 0);
+        CHECK(sd_bus_message_read(m, "h", &packets) > 0);
+        CHECK(recv(packets, text, sizeof text, 0) == 4 && text[0] == 1);
+        bus_drain_wait(served);
+        return 0;
+}
+
+static int log_control_body(void *userdata) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+        _cleanup_(sd_bus_error_free) sd_bus_error e = SD_BUS_ERROR_NULL;
+        int old = log_get_max_level();
+        const char *level;
+
+        wait_served();
+        CHECK_EQ(call(LOG_CONTROL_PATH, "org.freedesktop.DBus.Properties", "Set", &e, NULL, "ssv", LOG_CONTROL_INTERFACE,
+                      "LogLevel", "s", "err"), 0);
+        CHECK_EQ(log_get_max_level(), LOG_ERR);
+        CHECK_EQ(call(LOG_CONTROL_PATH, "org.freedesktop.DBus.Properties", "Get", &e, &m, "ss", LOG_CONTROL_INTERFACE,
+                      "LogLevel"), 0);
+        CHECK(sd_bus_message_read(m, "v", "s", &level) > 0);
+        CHECK_STREQ(level, "err");
+        CHECK(call(LOG_CONTROL_PATH, "org.freedesktop.DBus.Properties", "Set", &e, NULL, "ssv", LOG_CONTROL_INTERFACE,
+                   "LogLevel", "s", "loud") < 0);
+        sd_bus_error_free(&e);
+        CHECK_EQ(call(LOG_CONTROL_PATH, "org.freedesktop.DBus.Properties", "Set", &e, NULL, "ssv", LOG_CONTROL_INTERFACE,
+                      "LogTarget", "s", "null"), 0);
+        CHECK_EQ(log_get_target(), LOG_TARGET_NULL);
+        log_set_target(LOG_TARGET_AUTO);
+        (void) log_set_max_level(old);
+        bus_drain_wait(served);
+        return 0;
+}
+
+/* --- others than root ------------------------------------------------------------------------------------------- */
+
+static int polkit_answer;
+static unsigned n_polkit;
+
+static int on_check_authorization(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        const char *kind, *action;
+
+        CHECK(sd_bus_message_enter_container(m, 'r', "sa{sv}") > 0);
+        CHECK(sd_bus_message_read(m, "s", &kind) > 0);
+        CHECK(sd_bus_message_skip(m, "a{sv}") > 0);
+        CHECK(sd_bus_message_exit_container(m) > 0);
+        CHECK(sd_bus_message_read(m, "s", &action) > 0);
+        CHECK_STREQ(kind, "system-bus-name");
+        CHECK_STREQ(action, "org.rktlet1.inspect");
+        n_polkit++;
+        return sd_bus_reply_method_return(m, "(bba{ss})", polkit_answer, 0, 0);
+}
+
+static const sd_bus_vtable polkit_vtable[] = {
+        SD_BUS_VTABLE_START(0),
+        SD_BUS_METHOD("CheckAuthorization", "(sa{sv})sa{ss}us", "(bba{ss})", on_check_authorization,
+                      SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_VTABLE_END,
+};
+
+static void nobody_calls(const char *member, const char *arguments, int status, const char *output, const char *errors) {
+        _cleanup_strv_free_ char **argv = NULL;
+        _cleanup_(process_result_done) ProcessResult result = {};
+        _cleanup_free_ char *line = strprintf("/usr/bin/setpriv --reuid=65534 --clear-groups busctl --address=%s call " BUS_NAME
+                                              " " BUS_PATH " %s %s",
+                                              fake->bus_address, member, arguments);
+
+        CHECK_EQ(strv_split(line, " ", &argv), 0);
+        CHECK_EQ(process_run(&(ProcessOptions) { .argv = (const char *const *) argv, .output_max = 65536,
+                                                 .error_max = 65536, .timeout_usec = 20 * USEC_PER_SEC }, &result, NULL), 0);
+        if (!strstr(result.output, output) || !strstr(result.error, errors) || result.status != status)
+                fprintf(stderr, "%s: status %d, %s%s", member, result.status, result.output, result.error);
+        CHECK_EQ(result.status, status);
+        CHECK(strstr(result.output, output));
+        CHECK(strstr(result.error, errors));
+}
+
+static int others_body(void *userdata) {
+        wait_served();
+        if (geteuid() != 0) {
+                printf("# this needs root\n");
+                bus_drain_wait(served);
+                return 0;
+        }
+        CHECK(chmod(fake->directory, 0755) == 0);
+        nobody_calls(MANAGER_INTERFACE, "ListPods", 1, "", "Access denied");
+        CHECK(sd_bus_add_object_vtable(client, NULL, "/org/freedesktop/PolicyKit1/Authority",
+                                       "org.freedesktop.PolicyKit1.Authority", polkit_vtable, NULL) >= 0);
+        CHECK(sd_bus_request_name_async(client, NULL, "org.freedesktop.PolicyKit1", 0, NULL, NULL) >= 0);
+        CHECK_EQ(fiber_sleep(20 * USEC_PER_MSEC), 0);
+        polkit_answer = false;
+        nobody_calls(MANAGER_INTERFACE, "ListPods", 1, "", "Access denied");
+        CHECK_EQ(n_polkit, 1);
+        polkit_answer = true;
+        nobody_calls(MANAGER_INTERFACE, "ListPods", 0, "a(sssstsso) 1 \"aaaa", "");
+        nobody_calls("org.freedesktop.DBus.Properties", "Get ss " MANAGER_INTERFACE " NPods", 0, "v u 1", "");
+        nobody_calls("org.freedesktop.DBus.ObjectManager", "GetManagedObjects", 0, A32, "");
+        CHECK_EQ(n_polkit, 4);
+        /* Nothing is changed, whatever polkit would say. */
+        nobody_calls(MANAGER_INTERFACE, "StopPod s aaaa", 1, "", "Access denied");
+        nobody_calls(MANAGER_INTERFACE, "Dump", 1, "", "Access denied");
+        nobody_calls("org.freedesktop.DBus.Properties", "Set ssv a b s c", 1, "", "Access denied");
+        CHECK_EQ(n_polkit, 4);
+        CHECK_EQ(n_pod_stop, 0);
         bus_drain_wait(served);
         return 0;
 }
@@ -333,7 +746,7 @@ static int ctl_body(void *userdata) {
         ctl("list-pods", 0, "\n1 pods listed.\n", "");
         ctl("--full --no-legend list-pods", 0, A32 A32 " default nginx ready ", "");
         ctl("list-containers", 0, "111111111111 aaaaaaaaaaaa web  running ", "");
-        ctl("list-images", 0, "feed a/b:1 42B  no\n", "");
+        ctl("list-images", 0, "ffffffffffff a/b:1 42B  no\n", "");
         ctl("-j list-images", 0, "\"tags\": [\n                        \"a/b:1\"\n", "");
         ctl("--json list-pods", 0, "\"ip\": \"10.0.0.9\"", "");
         ctl("-j list-containers", 0, "\"exit_code\": 0", "");
@@ -364,8 +777,9 @@ static int ctl_body(void *userdata) {
 }
 
 static void run(FiberFunc func, bool late) {
+        (void) signal(SIGPIPE, SIG_IGN); /* as the daemon has it */
         fill();
-        n_pod_stop = n_container_stop = 0;
+        n_pod_stop = n_container_stop = n_pod_remove = n_container_remove = n_container_start = 0;
         stop_hangs = false;
         CHECK(sd_event_new(&event) >= 0);
         fake = fake_systemd_new(event);
@@ -408,6 +822,21 @@ static void a_bus_that_appears_later_is_taken(void) {
 static void a_bus_that_was_restarted_is_taken_again(void) {
         run(restart_body, false);
 }
+static void methods_do_what_they_say(void) {
+        run(methods_body, false);
+}
+static void a_container_of_an_image_is_run(void) {
+        run(run_body, false);
+}
+static void exec_hands_out_descriptors_and_ends_with_its_caller(void) {
+        run(exec_body, false);
+}
+static void the_log_level_is_changed_while_it_runs(void) {
+        run(log_control_body, false);
+}
+static void others_may_look_if_polkit_says_so_and_nothing_more(void) {
+        run(others_body, false);
+}
 static void rktletctl_shows_and_stops_them(void) {
         if (getenv("RKTLETCTL"))
                 run(ctl_body, false);
@@ -418,4 +847,6 @@ static void rktletctl_shows_and_stops_them(void) {
 TEST_MAIN(TEST_CASE(pods_and_containers_are_objects), TEST_CASE(methods_stop_them),
           TEST_CASE(draining_ends_what_is_under_way), TEST_CASE(changes_are_announced),
           TEST_CASE(a_bus_that_appears_later_is_taken), TEST_CASE(a_bus_that_was_restarted_is_taken_again),
-          TEST_CASE(rktletctl_shows_and_stops_them))
+          TEST_CASE(methods_do_what_they_say), TEST_CASE(a_container_of_an_image_is_run),
+          TEST_CASE(exec_hands_out_descriptors_and_ends_with_its_caller), TEST_CASE(the_log_level_is_changed_while_it_runs),
+          TEST_CASE(others_may_look_if_polkit_says_so_and_nothing_more), TEST_CASE(rktletctl_shows_and_stops_them))

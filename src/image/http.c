@@ -302,6 +302,8 @@ static size_t sink_write(Transfer *t, const char *data, size_t n) {
                 data += k;
                 left -= (size_t) k;
                 p->sink_end += (uint64_t) k;
+                if (t->request->sink_progress)
+                        *t->request->sink_progress = p->sink_end;
         }
         return n;
 }

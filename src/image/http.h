@@ -30,6 +30,7 @@ typedef struct HttpRequest {
         int sink_fd;          /* > 0: a successful response goes to this non-blocking pipe instead, */
         uint64_t sink_offset; /* which has these first bytes already (asked for by Range), */
         uint64_t sink_size;   /* and gets no more than this in all */
+        uint64_t *sink_progress; /* told how much it has, while it comes in; may be NULL */
 } HttpRequest;
 
 typedef struct HttpResponse {

@@ -45,6 +45,19 @@ int image_store_pull(ImageStore *s, const char *reference, const ImageAuth *auth
         return s->ops->pull(s, reference, auth, ret, error);
 }
 
+int image_store_pulls(ImageStore *s, ImagePullProgress **ret, size_t *ret_n) {
+        if (s->ops->pulls)
+                return s->ops->pulls(s, ret, ret_n);
+        *ret = NULL;
+        *ret_n = 0;
+        return 0;
+}
+
+void image_store_listen(ImageStore *s, ImageChangedFunc func, void *userdata) {
+        s->changed = func;
+        s->changed_userdata = userdata;
+}
+
 Image *image_store_find(ImageStore *s, const char *reference) {
         return s->ops->find(s, reference);
 }

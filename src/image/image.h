@@ -69,12 +69,27 @@ void image_fs_info_done(ImageFsInfo *i);
 /* The directory where the file system of path is mounted; owned by the caller. */
 int image_find_mountpoint(const char *path, char **ret);
 
+/* What a pull that is under way has come to. */
+typedef struct ImagePullProgress {
+        const char *name;          /* "registry/name:tag" or "registry/name@digest"; borrowed until the next wait */
+        uint64_t fetched, size;    /* bytes, compressed; size 0: not known yet */
+        size_t n_done, n_layers;
+} ImagePullProgress;
+
+typedef enum ImageChange {
+        IMAGE_ADDED,
+        IMAGE_CHANGED,
+        IMAGE_REMOVED,
+} ImageChange;
+typedef void (*ImageChangedFunc)(Image *image, ImageChange change, void *userdata);
+
 /* What a store does, see the functions of these names below. NULL: there is nothing to do. */
 typedef struct ImageStoreOps {
         ImageStore *(*free)(ImageStore *s);
         int (*refresh)(ImageStore *s, Error *error);
         const char *(*layers_path)(const ImageStore *s);
         int (*pull)(ImageStore *s, const char *reference, const ImageAuth *auth, Image **ret, Error *error);
+        int (*pulls)(ImageStore *s, ImagePullProgress **ret, size_t *ret_n);
         Image *(*find)(ImageStore *s, const char *reference);
         Image **(*list)(ImageStore *s);
         int (*remove)(ImageStore *s, const char *reference, Error *error);
@@ -87,6 +102,8 @@ typedef struct ImageStoreOps {
 
 struct ImageStore {
         const ImageStoreOps *ops;
+        ImageChangedFunc changed; /* the listener; may be NULL */
+        void *changed_userdata;
 };
 
 typedef struct ImageStoreConfig {
@@ -114,6 +131,13 @@ const char *image_store_layers_path(const ImageStore *s);
 /* (fiber) Pulls reference ("nginx", "host:5000/a/b:tag", "a@sha256:…"). The same image asked twice at once is pulled
  * once. auth may be NULL. On any failure, and on cancellation, nothing is left. *ret is a new reference. */
 int image_store_pull(ImageStore *s, const char *reference, const ImageAuth *auth, Image **ret, Error *error);
+
+/* All pulls under way, owned by the caller (free); *ret_n of them. Doesn't wait. */
+int image_store_pulls(ImageStore *s, ImagePullProgress **ret, size_t *ret_n);
+
+/* Tells one listener of each image that came, got or lost a name, or is gone (it is there for the call). Called in
+ * whatever context it happens; must not wait. func NULL: no more. */
+void image_store_listen(ImageStore *s, ImageChangedFunc func, void *userdata);
 
 /* By ID ("sha256:…", bare hex, unambiguous prefix of at least 4 digits... the peers' rules), tag or digest reference.
  * Borrowed; NULL when unknown. */

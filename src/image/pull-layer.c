@@ -21,7 +21,7 @@ struct LayerFetch {
         LayerStore *store;
         RegistrySession *session;
         char *digest, *diff_id, *chain;
-        uint64_t size;
+        uint64_t size, fetched; /* bytes of it; what has come so far */
         Fiber *fiber;
         FiberQueue queue;
         unsigned n_waiters;
@@ -188,7 +188,7 @@ static int fetch_from_host(LayerFetch *f, size_t host, Error *error) {
         if (r < 0)
                 return error_prefix(error, r, "Cannot start to unpack a layer");
         KILL_POINT_OF("image-layer.begin", f->digest);
-        r = registry_stream_blob(f->session, host, f->digest, f->size, u.in, error);
+        r = registry_stream_blob(f->session, host, f->digest, f->size, u.in, &f->fetched, error);
         KILL_POINT_OF("image-layer.downloaded", f->digest);
         u.in = safe_close(u.in);
         /* -EPIPE: the unpacker ended early and says why. */
@@ -337,6 +337,12 @@ int store_get_layer(LayerStore *s, RegistrySession *session, const char *digest,
                 /* Another pull's failure, maybe of its credentials, or a layer made for other parents: do it
                  * ourselves. */
         }
+}
+
+uint64_t store_fetched_bytes(LayerStore *s, const char *diff_id) {
+        const LayerFetch *f = find_fetch(s, diff_id);
+
+        return f ? f->fetched : 0;
 }
 
 void store_cancel_fetches(LayerStore *s) {

@@ -16,6 +16,7 @@ typedef struct Pull {
         LayerStore *store;
         RegistrySession *session;
         ImageReference reference;
+        char *name; /* the reference in full, for who looks on */
         char key[72]; /* reference and credentials, hashed: who may not pull must not profit from who may */
         Fiber *fiber;
         FiberQueue queue;
@@ -24,6 +25,7 @@ typedef struct Pull {
         int result;
         Error error;
         Image *image;
+        const struct Plan *plan; /* while the fiber runs */
 } Pull;
 
 static Pull *pull_unref(Pull *p) {
@@ -31,6 +33,7 @@ static Pull *pull_unref(Pull *p) {
                 return NULL;
         registry_session_unref(p->session);
         image_reference_done(&p->reference);
+        free(p->name);
         fiber_unref(p->fiber);
         error_clear(&p->error);
         image_unref(p->image);
@@ -349,7 +352,9 @@ static int pull_run(void *userdata) {
         Plan plan = {};
         int r;
 
+        p->plan = &plan;
         r = pull_work(p, &plan, &p->error);
+        p->plan = NULL;
         /* Several pulls may fail side by side: each error says whose it is. */
         if (r < 0 && !(p->error.message && strstr(p->error.message, p->reference.name)))
                 (void) error_prefix(&p->error, r, "Cannot pull %s", p->reference.name);
@@ -405,6 +410,9 @@ static int pull_start(LayerStore *s, ImageReference *reference, const ImageAuth 
         memcpy(p->key, key, sizeof p->key);
         p->reference = *reference;
         *reference = (ImageReference){};
+        p->name = p->reference.digest ? digest_name(p, p->reference.digest) : tag_name(p);
+        if (!p->name)
+                return error_oom(error);
         r = registry_session_new(s->http, &p->reference, auth, s->registries_directory, s->progress_timeout_usec,
                                  &p->session, error);
         if (r < 0)
@@ -480,6 +488,36 @@ int layer_store_pull(ImageStore *store, const char *reference, const ImageAuth *
         if (p->result < 0)
                 return copy_error(p, error);
         *ret = image_ref(p->image);
+        return 0;
+}
+
+static void pull_look(const Pull *p, ImagePullProgress *ret) {
+        const Plan *plan = p->plan;
+
+        *ret = (ImagePullProgress) { .name = p->name };
+        if (!plan || plan->n_layers == 0)
+                return;
+        ret->n_layers = plan->n_layers;
+        for (size_t i = 0; i < plan->n_layers; i++) {
+                uint64_t size = plan->manifest.layers[i].size;
+
+                ret->size += size;
+                if (plan->layers[i])
+                        ret->n_done++;
+                ret->fetched += plan->layers[i] ? size : MIN(size, store_fetched_bytes(p->store, plan->diff_ids[i]));
+        }
+}
+
+int layer_store_pulls(ImageStore *store, ImagePullProgress **ret, size_t *ret_n) {
+        LayerStore *s = layer_store(store);
+        ImagePullProgress *l = calloc(MAX(s->n_pulls, (size_t) 1), sizeof *l);
+
+        if (!l)
+                return -ENOMEM;
+        for (size_t i = 0; i < s->n_pulls; i++)
+                pull_look(s->pulls[i], l + i);
+        *ret = l;
+        *ret_n = s->n_pulls;
         return 0;
 }
 

@@ -593,11 +593,11 @@ int registry_get_blob(RegistrySession *s, const char *digest, uint64_t size, Reg
 }
 
 int registry_stream_blob(RegistrySession *s, size_t host, const char *digest, uint64_t size, int sink_fd,
-                         Error *error) {
+                         uint64_t *progress, Error *error) {
         _cleanup_free_ char *path = strprintf("/blobs/%s", digest),
                             *what = strprintf("layer %.19s… of %s", digest, s->reference.name);
         _cleanup_http_response_ HttpResponse p = {};
-        HttpRequest q = {.method = "GET", .sink_fd = sink_fd, .sink_size = size};
+        HttpRequest q = {.method = "GET", .sink_fd = sink_fd, .sink_size = size, .sink_progress = progress};
 
         if (!path || !what)
                 return error_oom(error);

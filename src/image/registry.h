@@ -39,9 +39,10 @@ size_t registry_session_hosts(const RegistrySession *s);
 const char *registry_session_name(const RegistrySession *s);
 const char *registry_session_host(const RegistrySession *s, size_t host);
 /* (fiber) A large blob from one host into a non-blocking pipe, resumed when the connection breaks. Its size is exact;
- * the digest is for the reader to check. -EPIPE without *error when the reader went away. */
+ * the digest is for the reader to check. *progress (may be NULL) counts the bytes as they come. -EPIPE without *error
+ * when the reader went away. */
 int registry_stream_blob(RegistrySession *s, size_t host, const char *digest, uint64_t size, int sink_fd,
-                         Error *error);
+                         uint64_t *progress, Error *error);
 
 /* registry-auth.c */
 typedef struct AuthChallenge {

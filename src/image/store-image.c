@@ -68,6 +68,11 @@ StoredImage *stored_image_free(StoredImage *i) {
         return NULL;
 }
 
+void store_tell(LayerStore *s, ImageChange change, Image *image) {
+        if (s->base.changed)
+                s->base.changed(image, change, s->base.changed_userdata);
+}
+
 StoredImage *store_find_id(LayerStore *s, const char *id) {
         for (size_t i = 0; i < s->n_images; i++)
                 if (streq(s->images[i]->image.id, id))
@@ -233,6 +238,7 @@ void store_forget_image(LayerStore *s, StoredImage *i) {
                 KILL_POINT_OF("image-file.removed", i->image.id);
                 store_remove_unneeded_blobs(s, i->blobs);
                 store_sync_later(s);
+                store_tell(s, IMAGE_REMOVED, &i->image);
         }
         (void) stored_image_free(i);
 }
@@ -286,6 +292,7 @@ int store_name_image(LayerStore *s, StoredImage *i, const char *tag, const char 
                         return error_oom(error);
                 }
         }
+        store_tell(s, is_new ? IMAGE_ADDED : IMAGE_CHANGED, &i->image);
 
         KILL_POINT_OF("image-tag.given", tag);
         /* A tag means one image. */
@@ -300,6 +307,7 @@ int store_name_image(LayerStore *s, StoredImage *i, const char *tag, const char 
                 if (image_save(s, other, NULL) < 0)
                         log_debug("Cannot take the tag %s away from image %s on disk, ignoring", tag, other->image.id);
                 KILL_POINT_OF("image-tag.taken", tag);
+                store_tell(s, IMAGE_CHANGED, &other->image);
         }
         return 0;
 }
@@ -363,6 +371,8 @@ int layer_store_remove(ImageStore *store, const char *reference, Error *error) {
                         KILL_POINT_OF("image-tag.removed", tag);
                         if (k < 0 && strv_extend(&image->repo_tags, tag) < 0)
                                 log_warning("Out of memory, tag %s is lost until the next start", tag);
+                        if (k >= 0)
+                                store_tell(s, IMAGE_CHANGED, image);
                         return k;
                 }
         }

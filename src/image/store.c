@@ -252,6 +252,7 @@ static const ImageStoreOps layer_store_ops = {
         .free = free_store,
         .layers_path = layer_store_layers_path,
         .pull = layer_store_pull,
+        .pulls = layer_store_pulls,
         .find = layer_store_find,
         .list = layer_store_list,
         .remove = layer_store_remove,

@@ -92,6 +92,8 @@ LayerStore *store_ref(LayerStore *s);
 LayerStore *store_unref(LayerStore *s);
 DEFINE_TRIVIAL_CLEANUP_FUNC(LayerStore *, store_unref);
 
+/* Tells the listener. */
+void store_tell(LayerStore *s, ImageChange change, Image *image);
 /* What a failure to write means to whoever pulls. Returns r. */
 int store_write_failed(const LayerStore *s, int r, Error *error);
 
@@ -160,7 +162,10 @@ typedef struct LayerFetch LayerFetch;
 /* (fiber) Gets a layer, sharing the work with whoever gets it as well. *ret is a use of it. */
 int store_get_layer(LayerStore *s, RegistrySession *session, const char *digest, uint64_t size, const char *diff_id,
                     const char *chain, ImageLayer **ret, Error *error);
+/* What has come of a layer that is being fetched; 0 as well when it is not. */
+uint64_t store_fetched_bytes(LayerStore *s, const char *diff_id);
 void store_cancel_fetches(LayerStore *s);
 /* pull.c */
 int layer_store_pull(ImageStore *store, const char *reference, const ImageAuth *auth, Image **ret, Error *error);
+int layer_store_pulls(ImageStore *store, ImagePullProgress **ret, size_t *ret_n);
 void store_cancel_pulls(LayerStore *s);

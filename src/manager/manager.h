@@ -223,7 +223,7 @@ int container_check_running(const Container *c, const char *what, Error *error);
 int pod_check_ready(const Pod *p, const char *what, Error *error);
 /* (fiber) As EngineOps.container_exec. */
 int container_exec(Container *c, const EngineExec *exec, int *ret_exit_code, Error *error);
-/* (fiber) As EngineOps.container_attach. */
+/* (fiber) As EngineOps.container_attach; of one that is created or runs. */
 int container_attach(Container *c, EngineAttachFlags flags, int *ret_fd, Error *error);
 /* (fiber) Path of its network namespace, owned by the caller; NULL for the host's. */
 int pod_netns(Pod *p, char **ret, Error *error);

@@ -20,7 +20,8 @@ int container_attach(Container *c, EngineAttachFlags flags, int *ret_fd, Error *
         EngineContainer view = container_engine_view(c, &pod);
         int r;
 
-        r = container_check_running(c, "attach to", error);
+        /* Before its start nothing of its output is missed. */
+        r = c->phase == CONTAINER_CREATED && !c->removed ? 0 : container_check_running(c, "attach to", error);
         if (r < 0)
                 return r;
         return c->manager->engine->ops->container_attach(c->manager->engine, &view, flags, ret_fd, error);

@@ -487,7 +487,7 @@ bool fake_systemd_start_daemon(FakeSystemd *f) {
         static const char config[] =
                 "<busconfig><type>custom</type><listen>unix:path=%s/bus</listen><auth>EXTERNAL</auth>"
                 "<policy context=\"default\"><allow send_destination=\"*\"/><allow receive_sender=\"*\"/>"
-                "<allow own=\"*\"/></policy></busconfig>";
+                "<allow own=\"*\"/><allow user=\"*\"/></policy></busconfig>";
         struct sockaddr_un sa = { .sun_family = AF_UNIX };
         char file[256], option[300];
         bool up = false;

@@ -22,14 +22,13 @@ int native_container_attach(Engine *engine, const EngineContainer *c, EngineAtta
                              (flags & ENGINE_ATTACH_STDOUT ? POD_ATTACH_STDOUT : 0U) |
                              (flags & ENGINE_ATTACH_STDERR ? POD_ATTACH_STDERR : 0U) |
                              (c->config->stdin_once ? POD_ATTACH_STDIN_ONCE : 0U);
-        NativeContainer *n;
+        NativeContainer *n = native_container_find(native_engine(engine), c->id);
         int r;
 
         if (!socket_path)
                 return error_oom(error);
-        r = exec_find_container(native_engine(engine), c, &n, error);
-        if (r < 0)
-                return r;
+        if (!n || n->exiting || !n->watch)
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "container %s doesn't run", c->id);
         r = pod_client_attach(socket_path, c->id, pod_flags, ret_fd, error);
         if (r == -EPIPE && error)
                 error->code = GRPC_FAILED_PRECONDITION;
