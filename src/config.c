@@ -58,6 +58,10 @@ static int parse_socket(const Setting *s, const char *value, void *field) {
         return strlen(value) >= 108 ? -EINVAL : parse_path(s, value, field);
 }
 
+static int parse_optional_path(const Setting *s, const char *value, void *field) {
+        return isempty(value) ? parse_string(value, field) : parse_path(s, value, field);
+}
+
 static int parse_address(const Setting *s, const char *value, void *field) {
         struct in6_addr address;
 
@@ -252,6 +256,9 @@ static void print_list(const Setting *s, const void *field, FILE *f) {
 #define FIELD(name) offsetof(Config, name)
 #define PATH(section, key, field, initial)                                                                             \
         { section, key, parse_path, print_string, FIELD(field), initial, .expected = "an absolute path" }
+#define OPTIONAL_PATH(section, key, field)                                                                             \
+        { section, key, parse_optional_path, print_string, FIELD(field), "",                                          \
+          .expected = "an absolute path, or nothing" }
 #define TIME(section, key, field, initial, min, max)                                                                   \
         { section, key, parse_time, print_time, FIELD(field), initial, min, max, "a time span such as \"30s\"" }
 #define NUMBER(section, key, field, initial, min, max, words)                                                          \
@@ -271,6 +278,9 @@ static const Setting settings[] = {
         { "Manager", "StreamAddress", parse_address, print_string, FIELD(stream_address), "127.0.0.1",
           .expected = "an IPv4 or IPv6 address" },
         NUMBER("Manager", "StreamPort", stream_port, "0", 0, 65535, "a port number, or 0"),
+        OPTIONAL_PATH("Manager", "StreamCertificateFile", stream_certificate_file),
+        OPTIONAL_PATH("Manager", "StreamKeyFile", stream_key_file),
+        OPTIONAL_PATH("Manager", "StreamTrustedCertificateFile", stream_trusted_certificate_file),
         PATH("Engine", "Crun", crun, "/usr/bin/crun"),
         PATH("Engine", "LibexecDirectory", libexec_directory, RKTLET_LIBEXECDIR),
         NUMBER("Engine", "LogLineMax", log_line_max, "16384", 256, 1024 * 1024, "a number of bytes from 256 to 1M"),

@@ -15,6 +15,8 @@ typedef struct Config {
         uint64_t stop_timeout_usec; /* of containers whose pod is stopped */
         char *stream_address;   /* where the streaming server listens */
         uint64_t stream_port;   /* 0: any */
+        char *stream_certificate_file, *stream_key_file; /* both or neither ("") */
+        char *stream_trusted_certificate_file;           /* of clients; "": they need none */
         /* [Engine] */
         char *crun, *libexec_directory;
         uint64_t log_line_max;  /* bytes */

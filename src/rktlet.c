@@ -363,6 +363,21 @@ static int listen_all(Daemon *d, Error *error) {
         return own ? grpc_server_listen_unix(d->server, d->config.socket, error) : 0;
 }
 
+static int start_streams(Daemon *d, Error *error) {
+        const Config *c = &d->config;
+        const StreamTlsConfig tls = {
+                .certificate = c->stream_certificate_file,
+                .key = c->stream_key_file,
+                .client_ca = isempty(c->stream_trusted_certificate_file) ? NULL : c->stream_trusted_certificate_file,
+        };
+
+        if (isempty(tls.certificate) != isempty(tls.key) || (tls.client_ca && isempty(tls.certificate)))
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "StreamCertificateFile= and StreamKeyFile= go together, "
+                                  "and StreamTrustedCertificateFile= needs both");
+        return stream_server_new(d->event, c->stream_address, (uint16_t) c->stream_port,
+                                 isempty(tls.certificate) ? NULL : &tls, &d->streams, error);
+}
+
 static int make_parts(Daemon *d, Error *error) {
         const Config *c = &d->config;
         _cleanup_free_ char *unpack = strprintf("%s/rktlet-unpack", c->libexec_directory);
@@ -425,7 +440,7 @@ static int make_parts(Daemon *d, Error *error) {
         r = cri_new(d->manager, &d->cri);
         if (r < 0)
                 return error_set(error, r, "Cannot set up the Container Runtime Interface");
-        r = stream_server_new(d->event, c->stream_address, (uint16_t) c->stream_port, &d->streams, error);
+        r = start_streams(d, error);
         if (r < 0)
                 return r;
         cri_set_streams(d->cri, d->streams);

@@ -25,15 +25,43 @@ static void fail(Connection *c, int r) {
         fiber_queue_wake(&c->writable, 0);
 }
 
+/* Negative errno, as with stream_tls_read() and stream_tls_write(). */
+static ssize_t receive(Connection *c, void *data, size_t size) {
+        ssize_t n;
+
+        if (c->ssl)
+                return stream_tls_read(c->ssl, data, size, &c->read_writes);
+        n = recv(c->fd, data, size, MSG_DONTWAIT);
+        return n < 0 ? -errno : n;
+}
+
+static ssize_t transmit(Connection *c, const struct iovec *iov, size_t n) {
+        struct msghdr m = { .msg_iov = (struct iovec *) iov, .msg_iovlen = n };
+        ssize_t k, sum = 0;
+
+        if (!c->ssl) {
+                k = sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+                return k < 0 ? -errno : k;
+        }
+        for (size_t i = 0; i < n; i++)
+                for (size_t done = 0; done < iov[i].iov_len; done += (size_t) k) {
+                        k = stream_tls_write(c->ssl, (const char *) iov[i].iov_base + done, iov[i].iov_len - done);
+                        if (k < 0)
+                                return sum > 0 && k == -EAGAIN ? sum : k;
+                        sum += k;
+                }
+        return sum;
+}
+
 static void send_queued(Connection *c) {
         while (c->out_size > 0) {
-                ssize_t n = send(c->fd, c->out + c->out_start, c->out_size, MSG_NOSIGNAL | MSG_DONTWAIT);
+                ssize_t n = transmit(c, &(const struct iovec) { c->out + c->out_start, c->out_size }, 1);
 
-                if (n < 0 && errno == EINTR)
+                if (n == -EINTR)
                         continue;
                 if (n < 0) {
-                        if (errno != EAGAIN)
-                                fail(c, -errno);
+                        if (n != -EAGAIN)
+                                fail(c, (int) n);
                         break;
                 }
                 c->out_start += (size_t) n;
@@ -64,8 +92,11 @@ static int on_socket(sd_event_source *s, int fd, uint32_t events, void *userdata
                 fiber_run_ready();
                 return 0;
         }
-        if (events & EPOLLOUT)
+        if (events & EPOLLOUT) {
+                if (c->read_writes)
+                        set_events(c, c->events & ~(uint32_t) EPOLLOUT); /* the reader wakes up and tries again */
                 send_queued(c);
+        }
         /* Left on while somebody reads, which saves two system calls a read. */
         if ((events & (EPOLLIN | EPOLLRDHUP)) && !c->readable.waiters)
                 set_events(c, c->events & ~(uint32_t) (EPOLLIN | EPOLLRDHUP));
@@ -74,13 +105,16 @@ static int on_socket(sd_event_source *s, int fd, uint32_t events, void *userdata
         return 0;
 }
 
-int connection_init(Connection *c, sd_event *event, int fd) {
-        int r;
+int connection_init(Connection *c, sd_event *event, int fd, StreamTls *tls) {
+        int r = 0;
 
         *c = (Connection) { .fd = fd, .active_usec = now_usec(CLOCK_MONOTONIC) };
-        r = sd_event_add_io(event, &c->source, fd, 0, on_socket, c);
+        if (tls)
+                r = stream_tls_accept(tls, fd, &c->ssl);
+        if (r >= 0)
+                r = sd_event_add_io(event, &c->source, fd, 0, on_socket, c);
         if (r < 0) {
-                c->fd = safe_close(c->fd);
+                connection_done(c);
                 return r;
         }
         (void) sd_event_source_set_description(c->source, "stream-connection");
@@ -89,6 +123,8 @@ int connection_init(Connection *c, sd_event *event, int fd) {
 
 void connection_done(Connection *c) {
         c->source = sd_event_source_disable_unref(c->source);
+        SSL_free(c->ssl);
+        c->ssl = NULL;
         c->fd = safe_close(c->fd);
         free(c->out);
         c->out = NULL;
@@ -105,17 +141,17 @@ ssize_t connection_read(Connection *c, void *data, size_t size, uint64_t until) 
                         return -EINTR;
                 if (c->error < 0)
                         return c->error;
-                n = recv(c->fd, data, size, MSG_DONTWAIT);
+                n = receive(c, data, size);
                 if (n >= 0) {
                         if (n > 0)
                                 c->active_usec = now_usec(CLOCK_MONOTONIC);
                         return n;
                 }
-                if (errno == EINTR)
+                if (n == -EINTR)
                         continue;
-                if (errno != EAGAIN)
-                        return -errno;
-                set_events(c, c->events | EPOLLIN | EPOLLRDHUP);
+                if (n != -EAGAIN)
+                        return n;
+                set_events(c, c->events | EPOLLIN | EPOLLRDHUP | (c->read_writes ? (uint32_t) EPOLLOUT : 0));
                 r = fiber_queue_wait_until(&c->readable, until);
                 if (r < 0)
                         return r;
@@ -173,13 +209,11 @@ int connection_put(Connection *c, const struct iovec *iov, size_t n) {
         if (n > IOV_MAX_HERE)
                 return -EINVAL;
         if (c->out_size == 0) {
-                struct msghdr m = { .msg_iov = (struct iovec *) iov, .msg_iovlen = n };
-                ssize_t k = sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+                ssize_t k = transmit(c, iov, n);
 
-                if (k < 0 && errno != EAGAIN && errno != EINTR) {
-                        r = -errno;
-                        fail(c, r);
-                        return r;
+                if (k < 0 && k != -EAGAIN && k != -EINTR) {
+                        fail(c, (int) k);
+                        return (int) k;
                 }
                 if (k > 0) {
                         sent = (size_t) k;
@@ -233,7 +267,11 @@ void connection_linger(Connection *c, uint64_t until) {
         ssize_t n;
 
         c->interrupted = false;
-        if (connection_flush(c, until) < 0 || shutdown(c->fd, SHUT_WR) < 0)
+        if (connection_flush(c, until) < 0)
+                return;
+        if (c->ssl)
+                (void) SSL_shutdown(c->ssl); /* says that nothing is missing */
+        if (shutdown(c->fd, SHUT_WR) < 0)
                 return;
         do
                 n = connection_read(c, ignored, sizeof ignored, until);

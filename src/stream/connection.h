@@ -6,12 +6,15 @@
 
 #include "basic/fiber.h"
 #include "basic/macro.h"
+#include "stream/tls.h"
 
 #define CONNECTION_OUT_MARK (64U * 1024U)  /* unsent bytes above which nobody adds data */
 #define CONNECTION_OUT_MAX  (512U * 1024U) /* with answers to what the peer sends, pings above all */
 
 typedef struct Connection {
         int fd;
+        SSL *ssl;         /* NULL: plain */
+        bool read_writes; /* TLS has to write before it can read on */
         sd_event_source *source;
         uint32_t events; /* that the source waits for */
         char *out;
@@ -23,8 +26,8 @@ typedef struct Connection {
         FiberQueue readable, writable;
 } Connection;
 
-/* Takes the socket, which is non-blocking, in any case. */
-int connection_init(Connection *c, sd_event *event, int fd);
+/* Takes the socket, which is non-blocking, in any case. tls: NULL for none; only used here. */
+int connection_init(Connection *c, sd_event *event, int fd, StreamTls *tls);
 void connection_done(Connection *c);
 
 /* (fiber; one at a time) Waits for bytes. 0: the peer has ended its side. -EINTR after connection_interrupt(),

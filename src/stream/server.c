@@ -26,7 +26,8 @@ struct StreamServer {
         sd_event *event;
         int fd;
         sd_event_source *accept_source, *expiry_source;
-        char *address; /* as in a URL */
+        StreamTls *tls; /* NULL: plain */
+        char *address;  /* as in a URL */
         uint16_t port;
         Token *tokens;
         StreamSession *sessions;
@@ -84,7 +85,7 @@ int stream_server_prepare(StreamServer *s, const StreamRequest *request, char **
         t = calloc(1, sizeof *t);
         r = t ? random_id(t->name) : -ENOMEM;
         if (r >= 0) {
-                url = strprintf("http://%s:%u/%s/%s", s->address, s->port, kind_names[own.kind], t->name);
+                url = strprintf("%s://%s:%u/%s/%s", s->tls ? "https" : "http", s->address, s->port, kind_names[own.kind], t->name);
                 r = url ? 0 : -ENOMEM;
         }
         if (r < 0) {
@@ -351,7 +352,7 @@ static void add_session(StreamServer *server, int fd) {
         (void) setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
         s->pipes = STREAM_PIPES_NONE;
         s->event = server->event;
-        if (connection_init(&s->connection, server->event, fd) < 0) {
+        if (connection_init(&s->connection, server->event, fd, server->tls) < 0) {
                 free(s);
                 return;
         }
@@ -424,7 +425,8 @@ static int server_listen(StreamServer *s, const char *text, uint16_t port, Error
         return s->address ? 0 : error_oom(error);
 }
 
-int stream_server_new(sd_event *event, const char *address, uint16_t port, StreamServer **ret, Error *error) {
+int stream_server_new(sd_event *event, const char *address, uint16_t port, const StreamTlsConfig *tls,
+                      StreamServer **ret, Error *error) {
         _cleanup_(stream_server_freep) StreamServer *s = calloc(1, sizeof *s);
         struct sigaction action;
         int r;
@@ -435,6 +437,11 @@ int stream_server_new(sd_event *event, const char *address, uint16_t port, Strea
         s->event = sd_event_ref(event);
         if (sigaction(SIGPIPE, NULL, &action) >= 0 && action.sa_handler == SIG_DFL)
                 (void) signal(SIGPIPE, SIG_IGN);
+        if (tls) {
+                r = stream_tls_new(tls, &s->tls, error);
+                if (r < 0)
+                        return r;
+        }
         r = server_listen(s, isempty(address) ? "127.0.0.1" : address, port, error);
         if (r < 0)
                 return r;
@@ -483,6 +490,7 @@ StreamServer *stream_server_free(StreamServer *s) {
                 token_free(s, t);
         s->expiry_source = sd_event_source_disable_unref(s->expiry_source);
         sd_event_unref(s->event);
+        stream_tls_free(s->tls);
         free(s->address);
         return mfree(s);
 }

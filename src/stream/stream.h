@@ -10,6 +10,7 @@
 
 #include "basic/error.h"
 #include "basic/macro.h"
+#include "stream/tls.h"
 
 #define STREAM_TOKENS_MAX 1000U        /* URLs handed out and not yet used: ResourceExhausted beyond */
 #define STREAM_TOKEN_USEC (60 * USEC_PER_SEC)
@@ -57,8 +58,10 @@ typedef struct StreamRequest {
         void *userdata;
 } StreamRequest;
 
-/* Listens at address (IPv4 or IPv6, numeric; NULL: 127.0.0.1) and port (0: any). SIGPIPE is ignored from here on. */
-int stream_server_new(sd_event *event, const char *address, uint16_t port, StreamServer **ret, Error *error);
+/* Listens at address (IPv4 or IPv6, numeric; NULL: 127.0.0.1) and port (0: any). tls: NULL for none. SIGPIPE is ignored
+ * from here on. */
+int stream_server_new(sd_event *event, const char *address, uint16_t port, const StreamTlsConfig *tls,
+                      StreamServer **ret, Error *error);
 /* Cuts all connections. (The sessions' fibers go on until they have cleaned up: run the loop.) */
 StreamServer *stream_server_free(StreamServer *s);
 DEFINE_TRIVIAL_CLEANUP_FUNC(StreamServer *, stream_server_free);

@@ -277,7 +277,7 @@ static void with_server(FiberFunc func) {
         sd_event *event = NULL;
 
         CHECK_EQ(sd_event_new(&event), 0);
-        CHECK_EQ(stream_server_new(event, NULL, 0, &server, NULL), 0);
+        CHECK_EQ(stream_server_new(event, NULL, 0, NULL, &server, NULL), 0);
         CHECK_EQ(fiber_run(event, func, NULL), 0);
         server = stream_server_free(server);
         CHECK(n_freed > freed);
@@ -302,8 +302,8 @@ static void only_addresses_are_listened_at(void) {
         sd_event *event = NULL;
 
         CHECK_EQ(sd_event_new(&event), 0);
-        CHECK(stream_server_new(event, "localhost", 0, &server, NULL) < 0);
-        CHECK_EQ(stream_server_new(event, "::1", 0, &server, NULL), 0);
+        CHECK(stream_server_new(event, "localhost", 0, NULL, &server, NULL) < 0);
+        CHECK_EQ(stream_server_new(event, "::1", 0, NULL, &server, NULL), 0);
         server = stream_server_free(server);
         sd_event_unref(event);
 }

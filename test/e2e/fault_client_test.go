@@ -299,7 +299,7 @@ func TestFaultTornStreamsLeaveNothing(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		f, err := startForward(u, i%2 == 0, "0:7001")
+		f, err := startForward(plainHTTP, u, i%2 == 0, "0:7001")
 		if err != nil {
 			return err
 		}

@@ -655,6 +655,8 @@ func TestAttach(t *testing.T) {
 	})
 }
 
+var plainHTTP = &rest.Config{}
+
 // A forwarding is a port-forward under way: its local ports, and what ends it.
 type forwarding struct {
 	ports []portforward.ForwardedPort
@@ -662,15 +664,15 @@ type forwarding struct {
 }
 
 // startForward opens a port-forward over SPDY or in a WebSocket tunnel.
-func startForward(u *url.URL, tunnel bool, ports ...string) (*forwarding, error) {
+func startForward(config *rest.Config, u *url.URL, tunnel bool, ports ...string) (*forwarding, error) {
 	var dialer httpstream.Dialer
 	var err error
 	if tunnel {
-		dialer, err = portforward.NewSPDYOverWebsocketDialer(u, &rest.Config{})
+		dialer, err = portforward.NewSPDYOverWebsocketDialer(u, config)
 	} else {
 		var transport http.RoundTripper
 		var upgrader spdy.Upgrader
-		transport, upgrader, err = spdy.RoundTripperFor(&rest.Config{})
+		transport, upgrader, err = spdy.RoundTripperFor(config)
 		dialer = spdy.NewDialer(upgrader, &http.Client{Transport: transport}, "POST", u)
 	}
 	if err != nil {
@@ -703,7 +705,7 @@ func forward(t *testing.T, p *podT, tunnel bool, ports ...string) []portforward.
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := startForward(u, tunnel, ports...)
+	f, err := startForward(plainHTTP, u, tunnel, ports...)
 	if err != nil {
 		t.Fatal(err)
 	}
