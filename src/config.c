@@ -313,6 +313,7 @@ void config_done(Config *c) {
                 else if (settings[i].print == print_string)
                         free(*(char **) field);
         }
+        config_runtimes_done(&c->runtimes);
         *c = (Config) {};
 }
 
@@ -357,6 +358,7 @@ typedef struct Parser {
         unsigned line;
         char *section;
         bool section_known;
+        const char *runtime; /* the name in [Runtime NAME], borrowed from section; NULL: another section */
         ConfigWarnFunc warn;
         void *userdata;
 } Parser;
@@ -388,6 +390,38 @@ static char *strip(char *s) {
         return s;
 }
 
+static int begin_runtime(Parser *p) {
+        ConfigRuntime *runtime;
+        int r;
+
+        r = config_runtime_get(&p->config->runtimes, p->runtime, &runtime);
+        if (r == -ENOMEM)
+                return r;
+        if (r < 0) {
+                warn(p, r == -E2BIG ? "Section [%s] is one too many of its kind, ignoring what is in it"
+                                    : "Section [%s] has no good name for a runtime, ignoring what is in it",
+                     p->section);
+                p->runtime = NULL;
+        }
+        return 0;
+}
+
+static int assign_runtime(Parser *p, const char *key, const char *value) {
+        const char *expected = NULL;
+        ConfigRuntime *runtime;
+        int r;
+
+        r = config_runtime_get(&p->config->runtimes, p->runtime, &runtime);
+        if (r < 0)
+                return r;
+        r = config_runtime_assign(runtime, key, value, &expected);
+        if (r == -EINVAL)
+                warn(p, "%s=%s is not %s, ignoring", key, value, expected);
+        else if (r == -ENOENT && !startswith(key, "X-"))
+                warn(p, "Unknown key %s= in section [%s], ignoring", key, p->section);
+        return r == -ENOMEM ? r : 0;
+}
+
 static int parse_section(Parser *p, char *s) {
         size_t l = strlen(s);
 
@@ -401,6 +435,9 @@ static int parse_section(Parser *p, char *s) {
         if (!p->section)
                 return -ENOMEM;
         p->section_known = false;
+        p->runtime = NULL;
+        if (config_runtime_is_section(p->section, &p->runtime))
+                return begin_runtime(p);
         for (size_t i = 0; i < ELEMENTSOF(settings); i++)
                 p->section_known |= streq(settings[i].section, p->section);
         if (!p->section_known && !startswith(p->section, "X-"))
@@ -453,6 +490,8 @@ static int parse_assignment(Parser *p, char *s) {
                 warn(p, "%s= stands before the first section, ignoring", key);
                 return 0;
         }
+        if (p->runtime)
+                return assign_runtime(p, key, value);
         if (!p->section_known)
                 return 0;
         for (size_t i = 0; i < ELEMENTSOF(settings); i++) {
@@ -551,6 +590,18 @@ static int load_directory(Config *c, const char *directory, ConfigWarnFunc warn_
         return r;
 }
 
+static void drop_incomplete(Config *c, const char *shown, ConfigWarnFunc warn_func, void *userdata) {
+        char *name;
+
+        while ((name = config_runtimes_drop_incomplete(&c->runtimes))) {
+                _cleanup_free_ char *message = strprintf("%s: Section [Runtime %s] has no Path=, ignoring it", shown, name);
+
+                if (warn_func)
+                        warn_func(strempty(message), userdata);
+                free(name);
+        }
+}
+
 int config_load(const char *path, ConfigWarnFunc warn_func, void *userdata, Config *ret, Error *error) {
         _cleanup_free_ char *directory = NULL;
         _cleanup_config_ Config c = {};
@@ -574,6 +625,7 @@ int config_load(const char *path, ConfigWarnFunc warn_func, void *userdata, Conf
         r = config_complete(&c);
         if (r < 0)
                 return error_oom(error);
+        drop_incomplete(&c, shown, warn_func, userdata);
         *ret = c;
         c = (Config) {};
         return 0;
@@ -592,5 +644,6 @@ int config_dump(const Config *c, FILE *f) {
                 s->print(s, (const char *) c + s->offset, f);
                 fputc('\n', f);
         }
+        config_runtimes_dump(&c->runtimes, f);
         return ferror(f) ? -EIO : 0;
 }

@@ -3,6 +3,7 @@
 
 #include "basic/error.h"
 #include "basic/macro.h"
+#include "config-runtime.h"
 
 #define CONFIG_PATH "/etc/rktlet/rktlet.conf"
 
@@ -20,6 +21,8 @@ typedef struct Config {
         /* [Engine] */
         char *crun, *libexec_directory;
         uint64_t log_line_max;  /* bytes */
+        /* [Runtime NAME] */
+        ConfigRuntimes runtimes;
         /* [Network] */
         char **cni_conf_directories, **cni_bin_directories;
         uint64_t cni_timeout_usec;

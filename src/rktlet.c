@@ -382,6 +382,7 @@ static int make_parts(Daemon *d, Error *error) {
         const Config *c = &d->config;
         _cleanup_free_ char *unpack = strprintf("%s/rktlet-unpack", c->libexec_directory);
         _cleanup_free_ char *cni_cache = strprintf("%s/cni", c->state_directory);
+        _cleanup_free_ NativeRuntime *runtimes = NULL;
         EngineEvents events;
         int r;
 
@@ -426,9 +427,21 @@ static int make_parts(Daemon *d, Error *error) {
         if (r < 0)
                 return r;
         events = manager_engine_events(d->manager);
+        runtimes = calloc(c->runtimes.n + 1, sizeof *runtimes);
+        if (!runtimes)
+                return error_oom(error);
+        for (size_t i = 0; i < c->runtimes.n; i++)
+                runtimes[i] = (NativeRuntime) {
+                        .name = c->runtimes.list[i].name,
+                        .path = c->runtimes.list[i].path,
+                        .type = c->runtimes.list[i].type == CONFIG_RUNTIME_CRUN ? NATIVE_RUNTIME_CRUN
+                                                                                : NATIVE_RUNTIME_RUNC,
+                };
         r = native_engine_new(d->event, d->systemd,
                               &(NativeEngineConfig) {
                                       .crun_path = c->crun,
+                                      .runtimes = runtimes,
+                                      .n_runtimes = c->runtimes.n,
                                       .libexec_path = c->libexec_directory,
                                       .run_directory = c->run_directory,
                                       .max_container_log_line = (int) c->log_line_max,

@@ -217,6 +217,62 @@ static void odd_texts_do_no_harm(void) {
         }
 }
 
+static void runtimes_have_sections_of_their_own(void) {
+        static const char text[] = "[Runtime runc]\n"
+                                   "Path=/usr/sbin/runc\n"
+                                   "[Runtime fast]\n"
+                                   "Path=/opt/crun-2\n"
+                                   "[Runtime other]\n"
+                                   "Type=crun\n"
+                                   "X-Mine=1\n"
+                                   "[Runtime other]\n"
+                                   "Path=/opt/other\n"
+                                   "[Runtime none]\n";
+        static const struct {
+                const char *text, *warning;
+        } cases[] = {
+                { "[Runtime a/b]\nPath=/a\n", "f:1: Section [Runtime a/b] has no good name for a runtime, ignoring what is in it" },
+                { "[Runtime ]\n", "f:1: Section [Runtime ] has no good name for a runtime, ignoring what is in it" },
+                { "[Runtime ..]\n", "f:1: Section [Runtime ..] has no good name for a runtime, ignoring what is in it" },
+                { "[Runtime a]\nPath=runc\n", "f:2: Path=runc is not an absolute path, ignoring" },
+                { "[Runtime a]\nType=kata\n", "f:2: Type=kata is not one of crun, runc, ignoring" },
+                { "[Runtime a]\nRoot=/\n", "f:2: Unknown key Root= in section [Runtime a], ignoring" },
+        };
+        _cleanup_strv_free_ char **warnings = NULL;
+        _cleanup_free_ char *dump = NULL, *dropped = NULL;
+        _cleanup_config_ Config c = {};
+        size_t size;
+        FILE *f;
+
+        CHECK_EQ(config_init(&c), 0);
+        CHECK_EQ(config_parse(&c, "f", text, keep_warning, &warnings), 0);
+        CHECK_EQ(strv_length(warnings), 0);
+        CHECK_EQ(c.runtimes.n, 4);
+        dropped = config_runtimes_drop_incomplete(&c.runtimes);
+        CHECK_STREQ(dropped, "none");
+        CHECK(!config_runtimes_drop_incomplete(&c.runtimes));
+        CHECK_EQ(c.runtimes.n, 3);
+        CHECK_STREQ(c.runtimes.list[0].name, "runc");
+        CHECK_EQ(c.runtimes.list[0].type, CONFIG_RUNTIME_RUNC);
+        CHECK_EQ(c.runtimes.list[1].type, CONFIG_RUNTIME_CRUN);
+        CHECK_STREQ(c.runtimes.list[2].path, "/opt/other");
+        CHECK_EQ(c.runtimes.list[2].type, CONFIG_RUNTIME_CRUN);
+        f = open_memstream(&dump, &size);
+        CHECK_EQ(config_dump(&c, f), 0);
+        fclose(f);
+        CHECK(strstr(dump, "\n[Runtime runc]\nPath=/usr/sbin/runc\nType=runc\n"));
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                _cleanup_strv_free_ char **w = NULL;
+                _cleanup_config_ Config d = {};
+
+                CHECK_EQ(config_init(&d), 0);
+                CHECK_EQ(config_parse(&d, "f", cases[i].text, keep_warning, &w), 0);
+                CHECK_EQ(strv_length(w), 1);
+                CHECK_STREQ(w[0], cases[i].warning);
+        }
+}
+
 TEST_MAIN(TEST_CASE(defaults_work), TEST_CASE(a_file_is_understood), TEST_CASE(what_is_wrong_is_named_with_its_line),
           TEST_CASE(time_spans_are_read), TEST_CASE(drop_ins_are_read_by_name_and_a_dump_reads_back),
-          TEST_CASE(odd_texts_do_no_harm))
+          TEST_CASE(odd_texts_do_no_harm), TEST_CASE(runtimes_have_sections_of_their_own))

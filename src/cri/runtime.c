@@ -5,7 +5,7 @@
 #include "cri/internal.h"
 #include "cri/json.h"
 
-/* What the default handler can do. True only for what is built and tested. */
+/* What pods can have, if their handler's runtime can do it. True only for what is built and tested. */
 #define HANDLER_RECURSIVE_READ_ONLY_MOUNTS true
 #define HANDLER_USER_NAMESPACES            false
 #define SUPPLEMENTAL_GROUPS_POLICY         true
@@ -47,23 +47,48 @@ static int status_info(CriCall *c, runtime_v1_StatusResponse_InfoEntry *ret, Err
         return json_to_arena(o, &c->arena, &ret->value, error);
 }
 
+static int describe_handlers(CriCall *c, runtime_v1_RuntimeHandler **ret, pb_size_t *ret_n, Error *error) {
+        _cleanup_free_ EngineHandler *handlers = NULL;
+        runtime_v1_RuntimeHandler *l;
+        Engine *e = c->manager->engine;
+        size_t n = 0;
+        int r;
+
+        if (e && e->ops->handlers) {
+                r = e->ops->handlers(e, &handlers, &n, error);
+                if (r < 0)
+                        return r;
+        } else {
+                handlers = calloc(1, sizeof *handlers);
+                if (!handlers)
+                        return error_oom(error);
+                handlers[n++].name = "";
+        }
+        l = arena_new(&c->arena, runtime_v1_RuntimeHandler, n);
+        if (!l)
+                return error_oom(error);
+        for (size_t i = 0; i < n; i++)
+                l[i] = (runtime_v1_RuntimeHandler) {
+                        .name = (char *) handlers[i].name,
+                        .has_features = true,
+                        .features.recursive_read_only_mounts =
+                                        HANDLER_RECURSIVE_READ_ONLY_MOUNTS && handlers[i].recursive_read_only_mounts,
+                        .features.user_namespaces = HANDLER_USER_NAMESPACES && handlers[i].user_namespaces,
+                };
+        *ret = l;
+        *ret_n = (pb_size_t) n;
+        return 0;
+}
+
 int cri_status(CriCall *c, Error *error) {
         const runtime_v1_StatusRequest *request = c->request;
         _cleanup_error_ Error systemd_error = ERROR_INIT, network_error = ERROR_INIT;
         runtime_v1_RuntimeCondition conditions[2];
         runtime_v1_StatusResponse_InfoEntry info = {};
-        runtime_v1_RuntimeHandler handler = {
-                .name = (char *) "",
-                .has_features = true,
-                .features.recursive_read_only_mounts = HANDLER_RECURSIVE_READ_ONLY_MOUNTS,
-                .features.user_namespaces = HANDLER_USER_NAMESPACES,
-        };
         runtime_v1_StatusResponse response = {
                 .has_status = true,
                 .status.conditions = conditions,
                 .status.conditions_count = ELEMENTSOF(conditions),
-                .runtime_handlers = &handler,
-                .runtime_handlers_count = 1,
                 .has_features = true,
                 .features.supplemental_groups_policy = SUPPLEMENTAL_GROUPS_POLICY,
                 .features.user_namespaces_host_network = USER_NAMESPACES_HOST_NETWORK,
@@ -78,6 +103,9 @@ int cri_status(CriCall *c, Error *error) {
         r = manager_network_status(c->manager, &network_error);
         condition(&conditions[1], "NetworkReady", r, "NetworkPluginNotReady", &network_error);
 
+        r = describe_handlers(c, &response.runtime_handlers, &response.runtime_handlers_count, error);
+        if (r < 0)
+                return r;
         if (request->verbose) {
                 r = status_info(c, &info, error);
                 if (r < 0)

@@ -61,6 +61,12 @@ typedef struct EngineContainerState {
         bool oom_killed;
 } EngineContainerState;
 
+/* What pods can ask for as their runtime handler. */
+typedef struct EngineHandler {
+        const char *name; /* "" is the default; borrowed */
+        bool recursive_read_only_mounts, user_namespaces;
+} EngineHandler;
+
 /* What was decided at create, and is reported by the CRI. Owned by the caller. */
 typedef struct EngineContainerInfo {
         int64_t uid, gid;       /* the process's user; -1 unknown */
@@ -114,6 +120,10 @@ typedef struct EngineOps {
          * tell need not be asked for each. May be NULL. */
         int (*load_begin)(Engine *e, Error *error);
         void (*load_end)(Engine *e);
+        /* InvalidArgument unless pods can have that handler. NULL: only "". Doesn't wait. */
+        int (*handler_check)(Engine *e, const char *handler, Error *error);
+        /* All of them, the default first, and what they can; the array is the caller's. NULL: as above. */
+        int (*handlers)(Engine *e, EngineHandler **ret, size_t *ret_n, Error *error);
 
         /* The pod's unit is up and its namespaces exist. */
         int (*pod_start)(Engine *e, const EnginePod *pod, EnginePodState *ret, Error *error);
@@ -175,8 +185,21 @@ struct Engine {
         EngineEvents events;
 };
 
+typedef enum NativeRuntimeType {
+        NATIVE_RUNTIME_CRUN, /* leaves the cgroup to us */
+        NATIVE_RUNTIME_RUNC, /* manages a cgroup itself: it gets a leaf below the container's unit */
+} NativeRuntimeType;
+
+/* An OCI runtime that pods can ask for by name. */
+typedef struct NativeRuntime {
+        const char *name, *path;
+        NativeRuntimeType type;
+} NativeRuntime;
+
 typedef struct NativeEngineConfig {
-        const char *crun_path;       /* /usr/bin/crun */
+        const char *crun_path;       /* /usr/bin/crun, the default */
+        const NativeRuntime *runtimes; /* others; one called "crun" takes the place of the default under that name */
+        size_t n_runtimes;
         const char *libexec_path;    /* folder of rktlet-pod and rktlet-create */
         const char *run_directory;   /* /run/rktlet */
         int max_container_log_line;  /* bytes of a log line before it is split; 0: 16384 */

@@ -142,10 +142,6 @@ int pod_decode(Pod *p, const void *request, size_t size, Error *error) {
         r = pod_check_config(p, error);
         if (r < 0)
                 return r;
-        if (!isempty(p->request.runtime_handler))
-                return error_setf(error, GRPC_INVALID_ARGUMENT,
-                                  "no runtime handler \"%s\" is configured: leave it empty for the default",
-                                  p->request.runtime_handler);
 
         /* Lengths keep ("a/b", "c") and ("a", "b/c") apart. */
         p->name_key = strprintf("%zu:%s/%zu:%s/%s/%u", strlen(strempty(c->metadata.namespace)),
@@ -402,6 +398,19 @@ static int pod_reserve(Pod *p, Error *error) {
         }
 }
 
+/* Only of a new pod: one that is there already is kept, whatever became of the configuration. */
+static int pod_check_handler(const Pod *p, Error *error) {
+        const char *handler = strempty(p->request.runtime_handler);
+        Engine *e = p->manager->engine;
+
+        if (e->ops->handler_check)
+                return e->ops->handler_check(e, handler, error);
+        if (isempty(handler))
+                return 0;
+        return error_setf(error, GRPC_INVALID_ARGUMENT,
+                          "no runtime handler \"%.64s\": the %s engine has only the default", handler, e->ops->name);
+}
+
 static int pod_start(Pod *p, const void *request, size_t size, Error *error) {
         EnginePod view = pod_engine_view(p);
         int r;
@@ -450,6 +459,9 @@ int pod_run(Manager *m, const void *request, size_t size, Pod **ret, Error *erro
         if (r < 0)
                 return error_oom(error);
         r = pod_decode(p, request, size, error);
+        if (r < 0)
+                return r;
+        r = pod_check_handler(p, error);
         if (r < 0)
                 return r;
         p->created_usec = now_usec(CLOCK_REALTIME);

@@ -30,6 +30,7 @@ var (
 	socketPath  = flag.String("socket", "/run/rktlet/rktlet.sock", "the daemon's socket")
 	registry    = flag.String("registry", "127.0.0.1:5000", "where the test images are")
 	daemonUnit  = flag.String("daemon-unit", "rktlet.service", "the daemon's unit")
+	handler     = flag.String("handler", "", "the runtime handler of all pods")
 	slow        = flag.Int("slow", 1, "how many times slower than usual this machine is")
 	rt          cri.RuntimeServiceClient
 	img         cri.ImageServiceClient
@@ -154,10 +155,15 @@ func withParent(slice string) podMod {
 	return func(c *cri.PodSandboxConfig) { c.Linux.CgroupParent = slice }
 }
 
+// podRequest asks for a pod with the handler that the tests are run with.
+func podRequest(config *cri.PodSandboxConfig) *cri.RunPodSandboxRequest {
+	return &cri.RunPodSandboxRequest{Config: config, RuntimeHandler: *handler}
+}
+
 func runPod(t testing.TB, mods ...podMod) *podT {
 	t.Helper()
 	config := podConfig(t, mods...)
-	p := &podT{t: t, config: config, id: do(t, rt.RunPodSandbox, &cri.RunPodSandboxRequest{Config: config}).PodSandboxId}
+	p := &podT{t: t, config: config, id: do(t, rt.RunPodSandbox, podRequest(config)).PodSandboxId}
 	t.Cleanup(p.remove)
 	return p
 }

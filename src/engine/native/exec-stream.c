@@ -172,19 +172,15 @@ static int take_terminal(Exec *x) {
 /* --- the command ------------------------------------------------------------------------------------------------- */
 
 static int spawn(Exec *x) {
-        const char *const argv[] = {
-                runtime_program(&x->engine->runtime), "--root", x->engine->crun_root, "--cgroup-manager=disabled",
-                "--log", "/proc/self/fd/4", "--log-format", "json", "exec", "--process", "/proc/self/fd/3",
-                x->exec->tty ? "--console-socket" : x->c->id,
-                x->exec->tty ? x->console : NULL,
-                x->exec->tty ? x->c->id : NULL,
-                NULL,
-        };
+        _cleanup_strv_free_ char **argv = NULL;
         pid_t pid;
         int r;
 
+        r = exec_arguments(x->engine, x->c, x->container, &x->cgroup, x->exec->tty ? x->console : NULL, &argv, x->error);
+        if (r < 0)
+                return r;
         r = process_spawn(&(ProcessOptions) {
-                                  .argv = argv,
+                                  .argv = (const char *const *) argv,
                                   .stdin_fd = x->child[STDIN],
                                   .stdout_fd = x->child[STDOUT],
                                   .stderr_fd = x->child[STDERR],
@@ -270,7 +266,7 @@ int native_container_exec(Engine *engine, const EngineContainer *c, const Engine
         x.log_fd = memfd_create("rktlet-exec-log", MFD_CLOEXEC);
         if (x.log_fd < 0)
                 return error_set(error, -errno, "cannot make a file in memory");
-        r = exec_cgroup_make(n, &x.cgroup, error);
+        r = exec_cgroup_make(n, c, &x.cgroup, error);
         if (r < 0)
                 return r;
         r = run(&x, &end);

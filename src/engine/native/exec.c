@@ -70,10 +70,15 @@ void exec_cgroup_done(ExecCgroup *g) {
         (void) safe_close(g->parent_fd);
         (void) safe_close(g->fd);
         free(g->path);
+        if (g->pid_file)
+                (void) unlink(g->pid_file);
+        free(g->pid_file);
 }
 
-int exec_cgroup_make(NativeContainer *n, ExecCgroup *g, Error *error) {
-        g->parent_fd = cgroup_open(n->control_group);
+int exec_cgroup_make(NativeContainer *n, const EngineContainer *c, ExecCgroup *g, Error *error) {
+        _cleanup_free_ char *group = native_container_process_group(n);
+
+        g->parent_fd = cgroup_open(group);
         if (g->parent_fd < 0)
                 return error_setf(error, GRPC_FAILED_PRECONDITION, "container %s doesn't run: its cgroup is gone",
                                   n->id);
@@ -84,8 +89,10 @@ int exec_cgroup_make(NativeContainer *n, ExecCgroup *g, Error *error) {
         g->fd = open_directory(g->parent_fd, g->name);
         if (g->fd < 0)
                 return error_set(error, g->fd, "cannot make a cgroup below that of container %s", n->id);
-        g->path = strprintf("%s/%s", n->control_group, g->name);
-        return g->path ? 0 : error_oom(error);
+        g->path = strprintf("%s/%s", group, g->name);
+        if (n->runtime->type != NATIVE_RUNTIME_CRUN)
+                g->pid_file = strprintf("%s/%s.pid", c->run_directory, g->name);
+        return g->path && (n->runtime->type == NATIVE_RUNTIME_CRUN || g->pid_file) ? 0 : error_oom(error);
 }
 
 /* What the command left running in the background goes on in the container's own cgroup. */
@@ -119,6 +126,34 @@ void exec_cgroup_remove(ExecCgroup *g, bool kill) {
                 log_debug_errno(-errno, "Cgroup %s is left until the container ends, ignoring", g->path);
 }
 
+/* crun is the command's parent until its end. runc, asked so, would stand between the command and its streams, and would
+ * make no terminal at all; detached it makes the command and ends, and rktlet-create waits for that in its place. */
+int exec_arguments(NativeEngine *e, const EngineContainer *c, const NativeContainer *n, const ExecCgroup *g,
+                   const char *console, char ***ret, Error *error) {
+        const char *const before[] = { e->create_path, "--wait", g->pid_file, "--" };
+        const char *const detached[] = { "--detach", "--pid-file", g->pid_file, "--cgroup", g->name };
+        const char *const rest[] = { "--process", "/proc/self/fd/3", console ? "--console-socket" : c->id, console,
+                                     console ? c->id : NULL };
+        _cleanup_strv_free_ char **l = NULL;
+        int r = 0;
+
+        for (size_t i = 0; g->pid_file && i < ELEMENTSOF(before) && r >= 0; i++)
+                r = strv_extend(&l, before[i]);
+        if (r >= 0)
+                r = runtime_arguments(n->runtime, "/proc/self/fd/4", &l);
+        if (r >= 0)
+                r = strv_extend(&l, "exec");
+        for (size_t i = 0; g->pid_file && i < ELEMENTSOF(detached) && r >= 0; i++)
+                r = strv_extend(&l, detached[i]);
+        for (size_t i = 0; i < ELEMENTSOF(rest) && r >= 0; i++)
+                if (rest[i])
+                        r = strv_extend(&l, rest[i]);
+        if (r < 0)
+                return error_oom(error);
+        *ret = TAKE_PTR(l);
+        return 0;
+}
+
 int exec_check_runtime(int log_fd, const char *command, Error *error) {
         _cleanup_free_ char *message = NULL, *text = NULL;
         char path[32];
@@ -144,17 +179,13 @@ int exec_find_container(NativeEngine *e, const EngineContainer *c, NativeContain
         if (!n || !n->started || n->exiting || !n->watch)
                 return error_setf(error, GRPC_FAILED_PRECONDITION, "container %s doesn't run", c->id);
         *ret = n;
-        return 0;
+        return native_container_check_runtime(n, error);
 }
 
 int native_container_exec_sync(Engine *engine, const EngineContainer *c, const char *const *argv,
                                uint64_t timeout_usec, EngineExecResult *ret, Error *error) {
         NativeEngine *e = native_engine(engine);
-        const char *const runtime_argv[] = {
-                runtime_program(&e->runtime), "--root", e->crun_root, "--cgroup-manager=disabled",
-                "--log", "/proc/self/fd/4", "--log-format", "json",
-                "exec", "--process", "/proc/self/fd/3", c->id, NULL,
-        };
+        _cleanup_strv_free_ char **runtime_argv = NULL;
         _cleanup_(process_result_done) ProcessResult result = {};
         _cleanup_(exec_cgroup_done) ExecCgroup g = EXEC_CGROUP_INIT;
         _cleanup_close_ int process_fd = -1, log_fd = -1;
@@ -175,11 +206,13 @@ int native_container_exec_sync(Engine *engine, const EngineContainer *c, const c
         log_fd = memfd_create("rktlet-exec-log", MFD_CLOEXEC);
         if (log_fd < 0)
                 return error_set(error, -errno, "cannot make a file in memory");
-        r = exec_cgroup_make(n, &g, error);
+        r = exec_cgroup_make(n, c, &g, error);
+        if (r >= 0)
+                r = exec_arguments(e, c, n, &g, /* console= */ NULL, &runtime_argv, error);
         if (r < 0)
                 return r;
         r = process_run(&(ProcessOptions) {
-                                .argv = runtime_argv,
+                                .argv = (const char *const *) runtime_argv,
                                 .output_max = ENGINE_EXEC_OUTPUT_MAX,
                                 .error_max = ENGINE_EXEC_OUTPUT_MAX,
                                 .oom_score_adj = native_container_oom_score_adj(n),

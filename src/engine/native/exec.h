@@ -7,12 +7,13 @@
 typedef struct ExecCgroup {
         int parent_fd, fd;
         char name[32];
-        char *path; /* as ControlGroup has it */
+        char *path;     /* as ControlGroup has it */
+        char *pid_file; /* where the runtime says which process it made; NULL: it is the runtime's own */
 } ExecCgroup;
 #define EXEC_CGROUP_INIT ((ExecCgroup) { .parent_fd = -1, .fd = -1 })
 
 void exec_cgroup_done(ExecCgroup *g);
-int exec_cgroup_make(NativeContainer *n, ExecCgroup *g, Error *error);
+int exec_cgroup_make(NativeContainer *n, const EngineContainer *c, ExecCgroup *g, Error *error);
 /* kill: whatever is in it dies; else it goes on in the container's own cgroup. (fiber) */
 void exec_cgroup_remove(ExecCgroup *g, bool kill);
 
@@ -20,6 +21,9 @@ void exec_cgroup_remove(ExecCgroup *g, bool kill);
  * and so on. */
 int exec_process_file(const EngineContainer *c, const char *const *argv, bool terminal, uid_t *ret_uid, gid_t *ret_gid,
                       int *ret_fd, Error *error);
+/* The runtime's command line: process and log at descriptors 3 and 4. console: the socket for a terminal, or NULL. */
+int exec_arguments(NativeEngine *e, const EngineContainer *c, const NativeContainer *n, const ExecCgroup *g,
+                   const char *console, char ***ret, Error *error);
 /* The runtime itself failed, not the command: what it wrote to its log. */
 int exec_check_runtime(int log_fd, const char *command, Error *error);
 /* FailedPrecondition unless it runs. Borrowed. */

@@ -11,6 +11,7 @@
 #include "engine/engine.h"
 #include "engine/native/oci-mounts.h"
 #include "engine/native/pod-client.h"
+#include "engine/native/resources.h"
 #include "engine/native/runtime.h"
 
 #define POD_START_TIMEOUT_USEC (60 * USEC_PER_SEC)
@@ -41,6 +42,8 @@ typedef struct NativeContainer {
         unsigned n_ref;
         NativeEngine *engine; /* NULL once it is no longer followed */
         char *id, *pod_id, *unit, *pod_socket_path;
+        Runtime *runtime;    /* borrowed; NULL: its handler isn't configured any more */
+        char *runtime_state; /* the folder of its runtime */
         UnitWatch *watch;
         bool seen;
         bool up;       /* its events go to the manager: the creation is complete */
@@ -63,8 +66,9 @@ struct NativeEngine {
         Engine engine;
         sd_event *event;
         Systemd *systemd;
-        Runtime runtime;
-        char *crun_path, *pod_path, *create_path, *run_directory, *crun_root, *scratch;
+        Runtime *runtimes; /* the default first */
+        size_t n_runtimes;
+        char *pod_path, *create_path, *run_directory, *crun_root, *scratch;
         size_t log_line_max;
         uint64_t capabilities; /* what PID 1 may hand out */
         int oom_score_adj_min;
@@ -86,6 +90,11 @@ int cgroup_kill(const char *control_group);
 /* The OOM score of the container's main process as text in static memory, for what is executed beside it; NULL when it
  * can't be read. */
 const char *native_container_oom_score_adj(const NativeContainer *n);
+/* The runtime of a handler; NULL when there is none of that name. Borrowed. */
+Runtime *native_runtime_find(NativeEngine *e, const char *handler);
+int native_handler_check(Engine *e, const char *handler, Error *error);
+/* The folder that a runtime has, or had, for a container; owned by the caller, NULL: no memory. */
+char *native_runtime_state(const NativeEngine *e, const char *handler, const char *id);
 /* Waits until a cgroup has no process any more, or is gone. */
 int cgroup_wait_empty(const char *control_group, uint64_t timeout_usec);
 
@@ -129,6 +138,11 @@ DEFINE_TRIVIAL_CLEANUP_FUNC(NativeContainer *, native_container_unref);
 /* Begins to follow; the reference belongs to the engine. */
 int native_container_new(NativeEngine *e, const EngineContainer *c, NativeContainer **ret, Error *error);
 int native_container_watch(NativeContainer *n, Error *error);
+/* The cgroup of its processes, as ControlGroup has it: the unit's, or a leaf below it. Owned by the caller, NULL: none, or
+ * no memory. */
+char *native_container_process_group(const NativeContainer *n);
+/* FailedPrecondition when its handler isn't configured any more. */
+int native_container_check_runtime(const NativeContainer *n, Error *error);
 /* Waits until it is known what the unit does. */
 int native_container_wait_seen(NativeContainer *n, Error *error);
 void native_container_forget(NativeContainer *n);
@@ -141,6 +155,8 @@ int native_container_load(Engine *e, const EngineContainer *c, EngineContainerSt
 int native_container_reopen_log(Engine *e, const EngineContainer *c, Error *error);
 int native_container_update(Engine *e, const EngineContainer *c, const runtime_v1_LinuxContainerResources *resources,
                             Error *error);
+/* What limits the unit is written to the leaf below it as well, if there is one: programs look there. */
+void native_container_mirror_limits(const NativeContainer *n, const Resources *r);
 
 /* native-stats.c */
 /* "a-b.slice" is /a.slice/a-b.slice, as systemd.slice(5) has it. Owned by the caller. */

@@ -35,6 +35,7 @@ NativeContainer *native_container_unref(NativeContainer *n) {
         free(n->pod_socket_path);
         free(n->control_group);
         free(n->start_error);
+        free(n->runtime_state);
         free(n);
         return NULL;
 }
@@ -63,7 +64,9 @@ int native_container_new(NativeEngine *e, const EngineContainer *c, NativeContai
         n->pod_id = strdup(c->pod->id);
         n->unit = strdup(c->unit);
         n->pod_socket_path = strprintf("%s/pod.sock", c->pod->run_directory);
-        if (!n->id || !n->pod_id || !n->unit || !n->pod_socket_path)
+        n->runtime = native_runtime_find(e, c->pod->runtime_handler);
+        n->runtime_state = native_runtime_state(e, c->pod->runtime_handler, c->id);
+        if (!n->id || !n->pod_id || !n->unit || !n->pod_socket_path || !n->runtime_state)
                 return error_oom(error);
         if (native_container_find(e, c->id))
                 return error_setf(error, GRPC_ALREADY_EXISTS, "container %s is there already", c->id);
@@ -71,6 +74,21 @@ int native_container_new(NativeEngine *e, const EngineContainer *c, NativeContai
         HASH_ADD_KEYPTR(hh, e->containers, n->id, strlen(n->id), n);
         *ret = TAKE_PTR(n);
         return 0;
+}
+
+char *native_container_process_group(const NativeContainer *n) {
+        if (!n->control_group)
+                return NULL;
+        return n->runtime && runtime_has_leaf(n->runtime) ? strprintf("%s/" RUNTIME_LEAF, n->control_group)
+                                                          : strdup(n->control_group);
+}
+
+int native_container_check_runtime(const NativeContainer *n, Error *error) {
+        if (n->runtime)
+                return 0;
+        return error_setf(error, GRPC_FAILED_PRECONDITION,
+                          "the runtime handler of container %s is not configured any more: bring its section back to "
+                          "rktlet.conf, or remove the pod", n->id);
 }
 
 static void stop_following(NativeContainer *n) {
@@ -286,23 +304,49 @@ int native_container_wait_seen(NativeContainer *n, Error *error) {
 
 /* --- start ------------------------------------------------------------------------------------------------------- */
 
-static int run_start(NativeEngine *e, const NativeContainer *n, Error *error) {
-        const char *const argv[] = { runtime_program(&e->runtime), "--root", e->crun_root, "start", n->id, NULL };
-        _cleanup_(process_result_done) ProcessResult result = {};
-        _cleanup_free_ char *why = NULL, *state = strprintf("%s/%s", e->crun_root, n->id);
+static bool process_lives(const NativeContainer *n) {
+        return n->state.pid > 0 && kill(n->state.pid, 0) >= 0;
+}
+
+/* 1: it was started; 0: the runtime's own command has to do it. */
+static int start_by_fifo(const NativeContainer *n, Error *error) {
+        _cleanup_free_ char *fifo = NULL;
         int r;
 
-        if (!state)
-                return error_oom(error);
-        r = runtime_start_by_fifo(state);
         /* Nobody waits there, and it lives: it was started by a daemon that was killed in the middle. */
-        if (r >= 0 || (r == -ENXIO && n->state.pid > 0 && kill(n->state.pid, 0) >= 0))
+        if (n->runtime->type == NATIVE_RUNTIME_CRUN) {
+                r = runtime_start_by_fifo(n->runtime_state);
+                if (r >= 0 || (r == -ENXIO && process_lives(n)))
+                        return 1;
+                if (r == -ENXIO)
+                        return error_setf(error, GRPC_FAILED_PRECONDITION,
+                                          "cannot start container %s: its process has ended", n->id);
                 return 0;
-        if (r == -ENXIO)
-                return error_setf(error, GRPC_FAILED_PRECONDITION, "cannot start container %s: its process has ended",
-                                  n->id);
+        }
+        fifo = strprintf("%s/exec.fifo", n->runtime_state);
+        if (!fifo)
+                return error_oom(error);
+        return access(fifo, F_OK) < 0 && errno == ENOENT && process_lives(n);
+}
 
-        r = process_run(&(ProcessOptions) { .argv = argv, .error_max = 4096, .timeout_usec = RUNTIME_TIMEOUT_USEC },
+static int run_start(NativeEngine *e, const NativeContainer *n, Error *error) {
+        _cleanup_(process_result_done) ProcessResult result = {};
+        _cleanup_strv_free_ char **argv = NULL;
+        _cleanup_free_ char *why = NULL;
+        int r;
+
+        r = native_container_check_runtime(n, error);
+        if (r < 0)
+                return r;
+        r = start_by_fifo(n, error);
+        if (r != 0)
+                return r;
+        if (runtime_arguments(n->runtime, /* log= */ NULL, &argv) < 0 || strv_extend(&argv, "start") < 0 ||
+            strv_extend(&argv, n->id) < 0)
+                return error_oom(error);
+        r = process_run(&(ProcessOptions) { .argv = (const char *const *) argv,
+                                            .error_max = 4096,
+                                            .timeout_usec = RUNTIME_TIMEOUT_USEC },
                         &result, error);
         if (r < 0)
                 return r;
@@ -424,11 +468,10 @@ int native_container_stop(Engine *engine, const EngineContainer *c, int signo, u
 /* Whether `crun start` was done is seen from the FIFO on which the container waits for it; when, from the time of its
  * removal. */
 static void look_at_runtime_state(NativeContainer *n) {
-        _cleanup_free_ char *directory = strprintf("%s/%s", n->engine->crun_root, n->id), *fifo = NULL;
+        _cleanup_free_ char *fifo = strprintf("%s/exec.fifo", n->runtime_state);
         struct stat st;
 
-        fifo = directory ? strprintf("%s/exec.fifo", directory) : NULL;
-        if (!fifo || stat(directory, &st) < 0)
+        if (!fifo || stat(n->runtime_state, &st) < 0)
                 return;
         n->started = access(fifo, F_OK) < 0;
         if (n->started)
@@ -557,8 +600,8 @@ static int release_in_pod(NativeEngine *e, const EngineContainer *c, Error *erro
         return r;
 }
 
-static int remove_files(const NativeEngine *e, const EngineContainer *c, Error *error) {
-        _cleanup_free_ char *state = strprintf("%s/%s", e->crun_root, c->id),
+static int remove_files(NativeEngine *e, const EngineContainer *c, Error *error) {
+        _cleanup_free_ char *state = native_runtime_state(e, c->pod->runtime_handler, c->id),
                             *start_error = strprintf("%s/start-error", c->directory);
         const char *paths[] = { state, start_error, c->run_directory };
         int r;
@@ -569,6 +612,11 @@ static int remove_files(const NativeEngine *e, const EngineContainer *c, Error *
                 r = remove_tree(AT_FDCWD, paths[i]);
                 if (r < 0)
                         return error_set(error, r, "cannot remove %s", paths[i]);
+        }
+        /* The last one of a runtime that isn't configured any more takes its folder along. */
+        if (!native_runtime_find(e, c->pod->runtime_handler)) {
+                *strrchr(state, '/') = 0;
+                (void) rmdir(state);
         }
         return rootfs_remove(c->directory, e->create_path, error);
 }
@@ -640,6 +688,16 @@ int native_container_reopen_log(Engine *engine, const EngineContainer *c, Error 
         return pod_client_reopen_log(n->pod_socket_path, c->id, error);
 }
 
+void native_container_mirror_limits(const NativeContainer *n, const Resources *r) {
+        _cleanup_free_ char *group = NULL;
+
+        if (!n->runtime || !runtime_has_leaf(n->runtime))
+                return;
+        group = native_container_process_group(n);
+        if (group)
+                resources_mirror(r, group);
+}
+
 int native_container_update(Engine *engine, const EngineContainer *c,
                             const runtime_v1_LinuxContainerResources *resources, Error *error) {
         NativeEngine *e = native_engine(engine);
@@ -661,5 +719,6 @@ int native_container_update(Engine *engine, const EngineContainer *c,
                 if (k < 0)
                         return k;
         }
+        native_container_mirror_limits(n, &r);
         return resources_write_files(&r, n->control_group, error);
 }

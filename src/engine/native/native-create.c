@@ -36,6 +36,9 @@ typedef struct Creation {
         int console_fd, tty_fd;
         UnitProperties *properties;
         char *command;             /* the first argument */
+        Runtime *runtime;          /* borrowed */
+        char *cgroup;              /* the leaf that the runtime makes; NULL: none */
+        char *control_group;       /* what the unit's will be */
         bool shared;
 } Creation;
 
@@ -45,6 +48,8 @@ static void creation_done(Creation *k) {
         free(k->pid_file);
         free(k->console);
         free(k->command);
+        free(k->cgroup);
+        free(k->control_group);
         oci_user_done(&k->user);
         resources_done(&k->resources);
         pod_namespaces_done(&k->namespaces);
@@ -248,6 +253,8 @@ static int write_config(Creation *k, int rootfs_fd) {
                                     .oom_score_adj_min = k->engine->oom_score_adj_min,
                                     .hostname = hostname,
                                     .rootfs = k->rootfs,
+                                    .cgroup = k->cgroup,
+                                    .seccomp_profile = k->runtime->type != NATIVE_RUNTIME_CRUN,
                                     .files = files,
                                     .net = k->namespaces.paths[POD_NAMESPACE_NET],
                                     .ipc = k->namespaces.paths[POD_NAMESPACE_IPC],
@@ -306,17 +313,43 @@ static int make_root(Creation *k) {
 
 /* --- unit -------------------------------------------------------------------------------------------------------- */
 
+/* Beside the pod's own: the same that systemd will say, but sooner. */
+static int find_control_group(Creation *k) {
+        NativePod *p = native_pod_find(k->engine, k->c->pod->id);
+        const char *slash = p && p->control_group ? strrchr(p->control_group, '/') : NULL;
+
+        if (!slash)
+                return error_setf(k->error, GRPC_FAILED_PRECONDITION, "pod %s is not running", k->c->pod->id);
+        k->control_group = strprintf("%.*s/%s", (int) (slash - p->control_group), p->control_group, k->c->unit);
+        if (!k->control_group)
+                return error_oom(k->error);
+        if (runtime_has_leaf(k->runtime)) {
+                k->cgroup = strprintf("%s/" RUNTIME_LEAF, k->control_group);
+                if (!k->cgroup)
+                        return error_oom(k->error);
+        }
+        return 0;
+}
+
+static int strv_extend_list(char ***l, const char *const *words, size_t n) {
+        int r = 0;
+
+        for (size_t i = 0; i < n && r >= 0; i++)
+                if (words[i])
+                        r = strv_extend(l, words[i]);
+        return r;
+}
+
 static int make_argv(Creation *k, char ***ret) {
-        const char *const argv[] = {
+        const char *const enter[] = {
                 k->engine->create_path,
                 "--log", k->log,
                 "--mount-namespace", k->namespaces.paths[POD_NAMESPACE_MNT],
-                k->shared ? "--shared" : "--", k->shared ? k->rootfs : NULL, k->shared ? "--" : NULL,
-                runtime_program(&k->engine->runtime),
-                "--root", k->engine->crun_root,
-                "--cgroup-manager=disabled",
-                "--log", k->log,
-                "--log-format", "json",
+                k->cgroup ? "--cgroup" : NULL, k->cgroup ? RUNTIME_OWN_LEAF : NULL,
+                k->shared ? "--shared" : NULL, k->shared ? k->rootfs : NULL,
+                "--",
+        };
+        const char *const create[] = {
                 "create",
                 "--bundle", k->c->run_directory,
                 "--pid-file", k->pid_file,
@@ -324,14 +357,10 @@ static int make_argv(Creation *k, char ***ret) {
                 k->c->id,
         };
         _cleanup_strv_free_ char **l = NULL;
-        int r;
 
-        for (size_t i = 0; i < ELEMENTSOF(argv); i++)
-                if (argv[i]) {
-                        r = strv_extend(&l, argv[i]);
-                        if (r < 0)
-                                return r;
-                }
+        if (strv_extend_list(&l, enter, ELEMENTSOF(enter)) < 0 || runtime_arguments(k->runtime, k->log, &l) < 0 ||
+            strv_extend_list(&l, create, ELEMENTSOF(create)) < 0)
+                return -ENOMEM;
         *ret = TAKE_PTR(l);
         return 0;
 }
@@ -413,11 +442,8 @@ static int explain_failure(Creation *k, NativeContainer *n, int error, Error *wh
         return error_setf(k->error, runtime_error_code(message), "cannot create container %s: %s", k->c->id, message);
 }
 
-/* Its process is in the file that the runtime wrote, its cgroup beside the pod's: the same that systemd will say, but
- * sooner. */
+/* Its process is in the file that the runtime wrote. */
 static int look_at_container(Creation *k, NativeContainer *n) {
-        NativePod *p = native_pod_find(k->engine, k->c->pod->id);
-        const char *slash = p && p->control_group ? strrchr(p->control_group, '/') : NULL;
         _cleanup_free_ char *text = NULL;
         uint32_t pid;
         int r;
@@ -429,10 +455,8 @@ static int look_at_container(Creation *k, NativeContainer *n) {
         if (r < 0 || pid == 0)
                 return error_setf(k->error, GRPC_INTERNAL, "'%s' in %s is no process ID", text, k->pid_file);
         n->state.pid = (pid_t) pid;
-        if (!slash)
-                return error_setf(k->error, GRPC_FAILED_PRECONDITION, "pod %s is not running", k->c->pod->id);
-        n->control_group = strprintf("%.*s/%s", (int) (slash - p->control_group), p->control_group, k->c->unit);
-        return n->control_group ? 0 : error_oom(k->error);
+        n->control_group = TAKE_PTR(k->control_group);
+        return 0;
 }
 
 static int start_unit(Creation *k, NativeContainer *n) {
@@ -464,6 +488,7 @@ static int start_unit(Creation *k, NativeContainer *n) {
         r = native_container_watch(n, k->error);
         if (r < 0)
                 return r;
+        native_container_mirror_limits(n, &k->resources);
         return resources_write_files(&k->resources, n->control_group, k->error);
 }
 
@@ -478,6 +503,8 @@ static int create(Creation *k, NativeContainer *n, EngineContainerInfo *info) {
                                     &k->resources, k->error);
         if (r >= 0)
                 r = pod_namespaces_open(k->engine, k->c, &k->namespaces, k->error);
+        if (r >= 0)
+                r = find_control_group(k);
         if (r >= 0)
                 r = make_root(k);
         if (r >= 0)
@@ -511,6 +538,27 @@ static void undo(Engine *engine, const EngineContainer *c) {
                 log_debug("Container %s could not be undone: %s, ignoring", c->id, strempty(error.message));
 }
 
+/* A runtime that doesn't know an option of a mount must not be asked for it: some leave out what they don't know. */
+static int check_features(Creation *k) {
+        const runtime_v1_ContainerConfig *config = k->c->config;
+        RuntimeFeatures f;
+        int r;
+
+        for (size_t i = 0; i < config->mounts_count; i++) {
+                if (!config->mounts[i].recursive_read_only)
+                        continue;
+                r = runtime_features(k->runtime, &f, k->error);
+                if (r < 0)
+                        return r;
+                if (!f.recursive_read_only)
+                        return error_setf(k->error, GRPC_FAILED_PRECONDITION,
+                                          "mount %s is to be recursively read-only, which %s or the kernel can't do",
+                                          strempty(config->mounts[i].container_path), k->runtime->path);
+                return 0;
+        }
+        return 0;
+}
+
 int native_container_create(Engine *engine, const EngineContainer *c, EngineContainerInfo *ret, Error *error) {
         NativeEngine *e = native_engine(engine);
         _cleanup_(engine_container_info_done) EngineContainerInfo info = { .uid = -1, .gid = -1 };
@@ -528,6 +576,13 @@ int native_container_create(Engine *engine, const EngineContainer *c, EngineCont
         int r;
 
         r = oci_config_check(c, error);
+        if (r < 0)
+                return r;
+        r = native_handler_check(engine, c->pod->runtime_handler, error);
+        if (r < 0)
+                return r;
+        k.runtime = native_runtime_find(e, c->pod->runtime_handler);
+        r = check_features(&k);
         if (r < 0)
                 return r;
         if (creation_init(&k) < 0)

@@ -109,6 +109,108 @@ int cgroup_wait_empty(const char *control_group, uint64_t timeout_usec) {
         }
 }
 
+/* --- runtimes ---------------------------------------------------------------------------------------------------- */
+
+#define DEFAULT_NAME "crun" /* the default has a name too */
+
+static bool is_default(const char *handler) {
+        return isempty(handler) || streq(handler, DEFAULT_NAME);
+}
+
+/* Where a runtime's state lies depends on the name alone: a pod is taken down also when its handler is not configured any
+ * more. */
+static char *runtime_root(const NativeEngine *e, const char *handler) {
+        return is_default(handler) ? strdup(e->crun_root) : strprintf("%s/runtimes/%s", e->run_directory, handler);
+}
+
+char *native_runtime_state(const NativeEngine *e, const char *handler, const char *id) {
+        _cleanup_free_ char *root = runtime_root(e, handler);
+
+        return root ? strprintf("%s/%s", root, id) : NULL;
+}
+
+Runtime *native_runtime_find(NativeEngine *e, const char *handler) {
+        for (size_t i = 0; i < e->n_runtimes; i++)
+                if (streq(e->runtimes[i].name, strempty(handler)))
+                        return &e->runtimes[i];
+        return is_default(handler) ? &e->runtimes[0] : NULL;
+}
+
+int native_handler_check(Engine *engine, const char *handler, Error *error) {
+        NativeEngine *e = native_engine(engine);
+        _cleanup_free_ char *names = NULL;
+
+        if (native_runtime_find(e, handler))
+                return 0;
+        for (size_t i = 1; i < e->n_runtimes; i++) {
+                char *longer = strprintf("%s, %s", names ?: DEFAULT_NAME, e->runtimes[i].name);
+
+                if (!longer)
+                        return error_oom(error);
+                free(names);
+                names = longer;
+        }
+        return error_setf(error, GRPC_INVALID_ARGUMENT,
+                          "no runtime handler \"%.64s\" is configured, only %s: correct the pod's RuntimeClass, or add a "
+                          "section [Runtime NAME] to rktlet.conf", handler, names ?: DEFAULT_NAME);
+}
+
+static int native_handlers(Engine *engine, EngineHandler **ret, size_t *ret_n, Error *error) {
+        NativeEngine *e = native_engine(engine);
+        bool named = !streq(native_runtime_find(e, DEFAULT_NAME)->name, DEFAULT_NAME);
+        _cleanup_free_ EngineHandler *handlers = calloc(e->n_runtimes + 1, sizeof *handlers);
+        size_t n = 0;
+        int r;
+
+        if (!handlers)
+                return error_oom(error);
+        for (size_t i = 0; i < e->n_runtimes; i++) {
+                _cleanup_error_ Error ignored = ERROR_INIT;
+                RuntimeFeatures f = {};
+
+                r = runtime_features(&e->runtimes[i], &f, &ignored);
+                if (r == -ECANCELED || r == -ETIME) {
+                        error_move(error, &ignored);
+                        return r;
+                }
+                if (r < 0)
+                        log_warning("What runtime %s can is not known: %s", e->runtimes[i].path,
+                                    strempty(ignored.message));
+                for (size_t j = 0; j < (i == 0 && named ? 2U : 1U); j++)
+                        handlers[n++] = (EngineHandler) {
+                                .name = j == 0 ? e->runtimes[i].name : DEFAULT_NAME,
+                                .recursive_read_only_mounts = f.recursive_read_only,
+                                .user_namespaces = f.user_namespaces,
+                        };
+        }
+        *ret = TAKE_PTR(handlers);
+        *ret_n = n;
+        return 0;
+}
+
+static int add_runtimes(NativeEngine *e, const NativeEngineConfig *config, Error *error) {
+        int r;
+
+        e->runtimes = calloc(config->n_runtimes + 1, sizeof *e->runtimes);
+        if (!e->runtimes)
+                return error_oom(error);
+        for (size_t i = 0; i <= config->n_runtimes; i++) {
+                const NativeRuntime *c = i == 0 ? &(NativeRuntime) { "", config->crun_path, NATIVE_RUNTIME_CRUN }
+                                                : &config->runtimes[i - 1];
+                _cleanup_free_ char *root = runtime_root(e, c->name);
+
+                if (!root)
+                        return error_oom(error);
+                e->n_runtimes++; /* also when it is half made */
+                if (runtime_init(&e->runtimes[i], c->name, c->path, root, c->type) < 0)
+                        return error_oom(error);
+                r = mkdir_parents(AT_FDCWD, root, 0700);
+                if (r < 0)
+                        return error_set(error, r, "cannot make %s", root);
+        }
+        return 0;
+}
+
 static Engine *native_free(Engine *engine) {
         NativeEngine *e = native_engine(engine);
         NativeContainer *n, *next;
@@ -119,8 +221,9 @@ static Engine *native_free(Engine *engine) {
         HASH_ITER(hh, e->pods, p, next_pod)
                 native_pod_forget(p);
         sd_event_unref(e->event);
-        runtime_done(&e->runtime);
-        free(e->crun_path);
+        for (size_t i = 0; i < e->n_runtimes; i++)
+                runtime_done(&e->runtimes[i]);
+        free(e->runtimes);
         free(e->pod_path);
         free(e->create_path);
         free(e->run_directory);
@@ -145,6 +248,8 @@ static const EngineOps native_ops = {
         .free = native_free,
         .load_begin = native_load_begin,
         .load_end = native_load_end,
+        .handler_check = native_handler_check,
+        .handlers = native_handlers,
         .pod_start = native_pod_start,
         .pod_netns = native_pod_netns,
         .pod_stop = native_pod_stop,
@@ -187,7 +292,7 @@ static int look_at_pid_1(NativeEngine *e, Error *error) {
 }
 
 static int make_directories(const NativeEngine *e, Error *error) {
-        const char *const paths[] = { e->crun_root, e->scratch };
+        const char *const paths[] = { e->scratch };
         int r;
 
         r = mkdir_parents(AT_FDCWD, e->run_directory, 0711);
@@ -211,23 +316,23 @@ int native_engine_new(sd_event *event, Systemd *systemd, const NativeEngineConfi
         e->engine.ops = &native_ops;
         if (events)
                 e->engine.events = *events;
-        e->runtime = RUNTIME_INIT;
         e->event = sd_event_ref(event);
         e->systemd = systemd;
         e->log_line_max = config->max_container_log_line > 0 ? (size_t) config->max_container_log_line : 0;
-        e->crun_path = strdup(config->crun_path);
         e->pod_path = strprintf("%s/rktlet-pod", config->libexec_path);
         e->create_path = strprintf("%s/rktlet-create", config->libexec_path);
         e->run_directory = strdup(config->run_directory);
         e->crun_root = strprintf("%s/crun", config->run_directory);
         e->scratch = strprintf("%s/scratch", config->run_directory);
-        if (!e->crun_path || !e->pod_path || !e->create_path || !e->run_directory || !e->crun_root || !e->scratch)
+        if (!e->pod_path || !e->create_path || !e->run_directory || !e->crun_root || !e->scratch)
                 return error_oom(error);
-        e->runtime.path = e->crun_path;
         r = look_at_pid_1(e, error);
         if (r < 0)
                 return r;
         r = make_directories(e, error);
+        if (r < 0)
+                return r;
+        r = add_runtimes(e, config, error);
         if (r < 0)
                 return r;
         *ret = TAKE_PTR(engine);

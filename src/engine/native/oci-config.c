@@ -225,6 +225,19 @@ static int make_linux(const OciInput *in, UnitProperties *p, bool shared, json_t
         return *ret ? 0 : error_oom(error);
 }
 
+/* The unit's device policy, which the runtime's comes on top of, says what is allowed. */
+static int add_cgroup(const OciInput *in, json_t *linux_part, Error *error) {
+        json_t *all;
+
+        if (!in->cgroup)
+                return 0;
+        all = json_pack("{s:[{s:b, s:s}]}", "devices", "allow", 1, "access", "rwm");
+        if (json_object_set_new(linux_part, "cgroupsPath", json_string(in->cgroup)) < 0 ||
+            json_object_set_new(linux_part, "resources", all) < 0)
+                return error_oom(error);
+        return 0;
+}
+
 int oci_config_make(const OciInput *in, UnitProperties *p, OciOutput *ret, Error *error) {
         const runtime_v1_LinuxContainerSecurityContext *s = context_of(in->container);
         const bool privileged = s && s->privileged;
@@ -243,6 +256,8 @@ int oci_config_make(const OciInput *in, UnitProperties *p, OciOutput *ret, Error
                 r = make_process(in, &caps, mounts, &process, &raw, error);
         if (r >= 0)
                 r = make_linux(in, p, shared, &linux_part, error);
+        if (r >= 0)
+                r = add_cgroup(in, linux_part, error);
         if (r < 0)
                 return r;
         config = json_pack("{s:s, s:O, s:{s:s, s:b}, s:O, s:O}",
@@ -253,7 +268,7 @@ int oci_config_make(const OciInput *in, UnitProperties *p, OciOutput *ret, Error
                            "linux", linux_part);
         if (!config)
                 return error_oom(error);
-        r = seccomp_add_to_config(s, caps.bounding, config, error);
+        r = seccomp_add_to_config(s, caps.bounding, in->seccomp_profile, config, error);
         if (r < 0)
                 return r;
         *ret = (OciOutput) { .config = TAKE_PTR(config), .shared = shared, .environment = raw };

@@ -18,6 +18,8 @@ typedef struct OciInput {
         int oom_score_adj_min;  /* the lowest that can be set */
         const char *hostname;   /* for the environment */
         const char *rootfs;     /* where the root is mounted */
+        bool seccomp_profile;   /* the default seccomp filter as a profile, not as crun takes it */
+        const char *cgroup;     /* that the runtime has to make; NULL: it has nothing to do with cgroups */
         OciPodFiles files;
         /* Paths of namespaces; NULL: the host's. */
         const char *net, *ipc, *uts;

@@ -361,3 +361,40 @@ int resources_write_files(const Resources *r, const char *control_group, Error *
                 return k;
         return write_files(fd, r->optional_files, /* optional= */ true, error);
 }
+
+static void mirror_number(int dir_fd, const char *name, uint64_t value) {
+        char text[24] = "max";
+
+        if (value == LIMIT_UNSET)
+                return;
+        if (value != UINT64_MAX)
+                (void) snprintf(text, sizeof text, "%llu", (unsigned long long) value);
+        (void) write_file(dir_fd, name, text);
+}
+
+static void mirror_cpu(int dir_fd, const Resources *r) {
+        uint64_t period = r->cpu_quota_period_usec < LIMIT_UNSET ? r->cpu_quota_period_usec : CPU_PERIOD_DEFAULT_USEC;
+        char text[64];
+
+        if (r->cpu_quota_per_sec_usec == LIMIT_UNSET)
+                return;
+        if (r->cpu_quota_per_sec_usec == UINT64_MAX)
+                (void) snprintf(text, sizeof text, "max %llu", (unsigned long long) period);
+        else
+                (void) snprintf(text, sizeof text, "%llu %llu",
+                                (unsigned long long) ((unsigned __int128) r->cpu_quota_per_sec_usec * period / USEC_PER_SEC),
+                                (unsigned long long) period);
+        (void) write_file(dir_fd, "cpu.max", text);
+}
+
+void resources_mirror(const Resources *r, const char *control_group) {
+        _cleanup_close_ int fd = cgroup_open(control_group);
+
+        if (fd < 0)
+                return;
+        mirror_cpu(fd, r);
+        mirror_number(fd, "memory.high", r->memory_high);
+        mirror_number(fd, "memory.max", r->memory_max);
+        mirror_number(fd, "memory.swap.max", r->memory_swap_max);
+        mirror_number(fd, "pids.max", r->tasks_max);
+}

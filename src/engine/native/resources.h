@@ -46,6 +46,10 @@ size_t resources_add_properties(const Resources *r, UnitProperties *p);
 /* Writes the files below the unit's cgroup (a path as ControlGroup has it). */
 int resources_write_files(const Resources *r, const char *control_group, Error *error);
 
+/* Writes the limits themselves to a cgroup below the unit's, for programs that want to know how much they have. What
+ * can't be written isn't: the unit's own limit counts anyway. */
+void resources_mirror(const Resources *r, const char *control_group);
+
 /* "0-3,7" as a bit mask. */
 int cpu_list_parse(const char *s, CpuList *ret);
 

@@ -1,13 +1,17 @@
 /* The process with which a container's unit starts: enters the pod's mount namespace and becomes the OCI runtime
  * there. PID 1 can't do that for a transient unit of ours, and the daemon isn't the unit's parent.
  *
- *     rktlet-create --log FILE --mount-namespace PATH [--shared ROOTFS] -- RUNTIME ARGUMENT…
+ *     rktlet-create --log FILE --mount-namespace PATH [--cgroup NAME] [--shared ROOTFS] -- RUNTIME ARGUMENT…
+ *     rktlet-create --wait FILE -- RUNTIME ARGUMENT…
  *     rktlet-create --remove PATH
  *     rktlet-create --usage PATH
  *     rktlet-create --environment FILE -- COMMAND ARGUMENT…
  *
  * --shared ROOTFS: mounts that the container makes are to reach the host, so it is made in a copy of the host's mount
  * namespace, into which ROOTFS is taken over from the pod's.
+ * --cgroup NAME: moves to a cgroup below its own, for a runtime that makes another one there.
+ * --wait FILE: the runtime makes a process, writes its ID to FILE and ends; then that process is waited for, and its
+ * exit code (128 + n after a signal) is this one's.
  * --remove: removes a tree; it can be large, and the daemon doesn't wait for disks.
  * --usage: prints the bytes and inodes that a tree takes.
  * --environment FILE: inside a container, whose command it becomes; the file has variables with bytes that the OCI
@@ -17,10 +21,13 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include "basic/file-util.h"
 #include "stats/tree-usage.h"
@@ -108,6 +115,72 @@ static int with_environment(const char *path, char **command) {
         return r == ENOENT ? 127 : 126;
 }
 
+/* Makes a cgroup below this process's and moves there. */
+static int move_below(const char *name) {
+        char path[PATH_MAX], *text = NULL, *own;
+        int fd, r;
+
+        r = read_file(AT_FDCWD, "/proc/self/cgroup", 65536, &text, NULL);
+        errno = -r;
+        if (r < 0)
+                return fail("cannot read", "/proc/self/cgroup");
+        /* The line of cgroup v2; a test machine has others. */
+        own = startswith(text, "0::") ? text : strstr(text, "\n0::");
+        errno = ENOENT;
+        if (!own)
+                return fail("cannot find", "the cgroup of this process");
+        own = strchr(own, '/');
+        own[strcspn(own, "\n")] = 0;
+        if (snprintf(path, sizeof path, "/sys/fs/cgroup%s/%s/cgroup.procs", own, name) >= (int) sizeof path) {
+                errno = ENAMETOOLONG;
+                return fail("cannot move to", name);
+        }
+        free(text);
+        *strrchr(path, '/') = 0;
+        if (mkdir(path, 0755) < 0 && errno != EEXIST)
+                return fail("cannot make cgroup", path);
+        path[strlen(path)] = '/';
+        fd = open(path, O_WRONLY | O_CLOEXEC);
+        if (fd < 0 || write(fd, "0", 1) < 0)
+                return fail("cannot move to", path);
+        (void) close(fd);
+        return EXIT_SUCCESS;
+}
+
+static char *const environment[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL };
+
+static int exit_code(int status) {
+        return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* The process that the runtime made is a child of this one once the runtime has ended. */
+static int wait_for_command(const char *pid_file, char **command) {
+        char *text = NULL;
+        pid_t pid, child;
+        int status, r;
+
+        if (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
+                return fail("cannot wait for", "children of children");
+        child = fork();
+        if (child == 0) {
+                (void) execve(command[0], command, environment);
+                _exit(fail("cannot execute", command[0]));
+        }
+        if (child < 0 || TEMP_FAILURE_RETRY(waitpid(child, &status, 0)) < 0)
+                return fail("cannot execute", command[0]);
+        if (exit_code(status) != 0)
+                return exit_code(status);
+        r = read_file(AT_FDCWD, pid_file, 16, &text, NULL);
+        errno = -r;
+        if (r < 0)
+                return fail("cannot read", pid_file);
+        pid = (pid_t) strtol(text, NULL, 10);
+        do
+                child = wait(&status);
+        while ((child >= 0 && child != pid) || (child < 0 && errno == EINTR));
+        return child < 0 ? fail("cannot wait for", "the command") : exit_code(status);
+}
+
 static int print_usage(const char *path) {
         TreeUsage usage;
         int r;
@@ -121,8 +194,7 @@ static int print_usage(const char *path) {
 }
 
 int main(int argc, char **argv) {
-        static char *const environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL};
-        const char *namespace = NULL, *shared = NULL, *variables = NULL;
+        const char *namespace = NULL, *shared = NULL, *variables = NULL, *cgroup = NULL, *pid_file = NULL;
         int i, r;
 
         for (i = 1; i + 1 < argc && !streq(argv[i], "--"); i += 2) {
@@ -132,6 +204,10 @@ int main(int argc, char **argv) {
                         namespace = argv[i + 1];
                 else if (streq(argv[i], "--shared"))
                         shared = argv[i + 1];
+                else if (streq(argv[i], "--cgroup"))
+                        cgroup = argv[i + 1];
+                else if (streq(argv[i], "--wait"))
+                        pid_file = argv[i + 1];
                 else if (streq(argv[i], "--environment"))
                         variables = argv[i + 1];
                 else if (streq(argv[i], "--remove")) {
@@ -143,14 +219,19 @@ int main(int argc, char **argv) {
                 else
                         break;
         }
-        if (i + 1 >= argc || !streq(argv[i], "--") || (!namespace && !variables)) {
+        if (i + 1 >= argc || !streq(argv[i], "--") || (!namespace && !variables && !pid_file)) {
                 errno = EINVAL;
                 return fail("cannot understand", "its arguments");
         }
         if (variables)
                 return with_environment(variables, argv + i + 1);
 
-        r = enter(namespace, shared);
+        if (pid_file)
+                return wait_for_command(pid_file, argv + i + 1);
+
+        r = cgroup ? move_below(cgroup) : EXIT_SUCCESS;
+        if (r == EXIT_SUCCESS)
+                r = enter(namespace, shared);
         if (r != EXIT_SUCCESS)
                 return r;
         /* Nothing of the unit's environment (NOTIFY_SOCKET, above all) and no other descriptor is for the runtime. */

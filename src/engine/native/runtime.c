@@ -1,4 +1,4 @@
-/* The OCI runtime (crun). Its failures are lines of JSON in a log file of ours. */
+/* An OCI runtime. Its failures are lines of JSON in a log file of ours. */
 
 #include "engine/native/runtime.h"
 
@@ -17,6 +17,14 @@
 
 void runtime_done(Runtime *r) {
         r->fd = safe_close(r->fd);
+        free(r->name);
+        free(r->path);
+        free(r->root);
+}
+
+int runtime_init(Runtime *r, const char *name, const char *path, const char *root, NativeRuntimeType type) {
+        *r = (Runtime) { .fd = -1, .type = type, .name = strdup(name), .path = strdup(path), .root = strdup(root) };
+        return r->name && r->path && r->root ? 0 : -ENOMEM;
 }
 
 static int mount_read_only(const char *path) {
@@ -31,6 +39,8 @@ static int mount_read_only(const char *path) {
 const char *runtime_program(Runtime *r) {
         struct stat st;
 
+        if (r->type != NATIVE_RUNTIME_CRUN)
+                return r->path;
         if (stat(r->path, &st) < 0)
                 return r->path; /* its execution will say why */
         if (r->fd >= 0 && st.st_ino == r->seen.st_ino && st.st_dev == r->seen.st_dev &&
@@ -46,6 +56,25 @@ const char *runtime_program(Runtime *r) {
         r->seen = st;
         (void) snprintf(r->fd_path, sizeof r->fd_path, "/proc/%d/fd/%d", (int) getpid(), r->fd);
         return r->fd_path;
+}
+
+int runtime_arguments(Runtime *r, const char *log, char ***argv) {
+        const char *const l[] = {
+                runtime_program(r),
+                "--root", r->root,
+                r->type == NATIVE_RUNTIME_CRUN ? "--cgroup-manager=disabled" : NULL,
+                log ? "--log" : NULL, log,
+                log ? "--log-format" : NULL, log ? "json" : NULL,
+        };
+        int k;
+
+        for (size_t i = 0; i < ELEMENTSOF(l); i++)
+                if (l[i]) {
+                        k = strv_extend(argv, l[i]);
+                        if (k < 0)
+                                return k;
+                }
+        return 0;
 }
 
 int runtime_start_by_fifo(const char *state_directory) {
@@ -97,8 +126,17 @@ char *runtime_log_message(int dir_fd, const char *path) {
 }
 
 int runtime_error_is_exec(const char *message, const char *command, char **ret) {
-        const char *why = NULL;
+        const char *why = NULL, *exec;
 
+        /* runc says what and why, in words of its own: "…: exec: \"x\": executable file not found in $PATH". */
+        exec = strstr(message, "unable to start container process: exec: ");
+        if (exec) {
+                exec += STRLEN("unable to start container process: ");
+                *ret = endswith(exec, ": no such file or directory")
+                                       ? strprintf("exec: \"%s\": no such file or directory", command)
+                                       : strdup(exec);
+                return *ret ? 1 : -ENOMEM;
+        }
         if (startswith(message, "executable file ") && strstr(message, " not found"))
                 why = command[0] == '/' ? "no such file or directory" : "executable file not found in $PATH";
         else if (startswith(message, "open executable") || startswith(message, "executable path not specified"))

@@ -5,21 +5,50 @@
 
 #include "basic/error.h"
 #include "basic/macro.h"
+#include "engine/engine.h"
 
-/* The runtime's program, on a read-only mount of our own. crun (as runc) protects itself from a container that writes
+/* What a runtime says that it can. */
+typedef struct RuntimeFeatures {
+        bool recursive_read_only; /* the mount option "rro" */
+        bool user_namespaces;
+        bool id_mapped_mounts;
+        bool checkpoint;          /* with CRIU */
+} RuntimeFeatures;
+
+/* A runtime of the configuration.
+ *
+ * The program is executed on a read-only mount of our own, on a read-only mount of our own. if it is crun: that protects itself from a container that writes
  * to its file through /proc/PID/exe (CVE-2019-5736): unless it was started from a read-only mount, it makes one, and
  * executes itself a second time. That costs as much as the rest of its start, and a kill in between leaves files in
  * /tmp. */
 typedef struct Runtime {
-        const char *path; /* borrowed */
+        char *name;       /* "" for the default */
+        char *path;
+        char *root;       /* of its state: a folder for each container */
+        NativeRuntimeType type;
+        RuntimeFeatures features;
+        struct stat features_seen; /* the program that has them; st_ino 0: not asked yet */
+
         int fd;           /* of the mount; -1: none */
         struct stat seen; /* what it was made from: a package manager may have replaced it */
         char fd_path[48]; /* "/proc/PID/fd/N" */
 } Runtime;
 
-#define RUNTIME_INIT ((Runtime) { .fd = -1 })
+/* The cgroups below a container's unit, where the runtime manages cgroups itself: the one it makes for the container,
+ * and the one in which it runs meanwhile, since a cgroup with others below it must not have processes. */
+#define RUNTIME_LEAF "container"
+#define RUNTIME_OWN_LEAF "runtime"
+
+static inline bool runtime_has_leaf(const Runtime *r) {
+        return r->type == NATIVE_RUNTIME_RUNC;
+}
 
 void runtime_done(Runtime *r);
+int runtime_init(Runtime *r, const char *name, const char *path, const char *root, NativeRuntimeType type);
+/* (fiber) Asks it what it can, once for each program that is found there. One that can't be asked can little. */
+int runtime_features(Runtime *r, RuntimeFeatures *ret, Error *error);
+/* Appends the program and its global options; log: a file for its messages, NULL: none. */
+int runtime_arguments(Runtime *r, const char *log, char ***argv);
 /* What to execute, also in another mount namespace, as long as this process lives; borrowed until the next call. */
 const char *runtime_program(Runtime *r);
 

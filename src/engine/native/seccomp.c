@@ -1,7 +1,7 @@
 /* The default filter allows every system call that libseccomp knows, but those that act on the whole machine or have
  * been a way out of containers too often; what libseccomp doesn't know answers ENOSYS, so that a newer call is not
  * open by accident. It is compiled here, once, and handed to crun ready-made: crun would compile it for every
- * container, which takes as long as all the rest of its work. */
+ * container, which takes as long as all the rest of its work. Other runtimes get it as a profile in JSON. */
 
 #include "engine/native/seccomp.h"
 
@@ -100,26 +100,47 @@ static const Denied *find_denied(const char *name) {
 #define CLONE_FLAGS_ARGUMENT 0
 #endif
 
-/* Calls of which some arguments are allowed. 1: this was one of them. */
-static int add_special(scmp_filter_ctx ctx, const char *name, int number, uint64_t capabilities) {
-        static const uint64_t personalities[] = { 0x0, 0x8, 0x20000, 0x20008, 0xffffffff };
-        int r = 0;
+/* Calls of which some arguments are allowed; of those given more than once each. */
+static const struct {
+        const char *name;
+        int capability; /* with it any argument is allowed */
+        struct scmp_arg_cmp argument;
+} special[] = {
+        { "clone", CAP_SYS_ADMIN, { CLONE_FLAGS_ARGUMENT, SCMP_CMP_MASKED_EQ, NAMESPACE_FLAGS, 0 } },
+        { "personality", NO_CAPABILITY, { 0, SCMP_CMP_EQ, 0x0, 0 } },
+        { "personality", NO_CAPABILITY, { 0, SCMP_CMP_EQ, 0x8, 0 } },
+        { "personality", NO_CAPABILITY, { 0, SCMP_CMP_EQ, 0x20000, 0 } },
+        { "personality", NO_CAPABILITY, { 0, SCMP_CMP_EQ, 0x20008, 0 } },
+        { "personality", NO_CAPABILITY, { 0, SCMP_CMP_EQ, 0xffffffff, 0 } },
+        /* Hypervisors know no namespaces. */
+        { "socket", NO_CAPABILITY, { 0, SCMP_CMP_NE, AF_VSOCK, 0 } },
+};
 
-        if (streq(name, "clone") && !(capabilities & BIT(CAP_SYS_ADMIN)))
-                r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, number, 1,
-                                     SCMP_CMP(CLONE_FLAGS_ARGUMENT, SCMP_CMP_MASKED_EQ, NAMESPACE_FLAGS, 0));
-        else if (streq(name, "clone3") && !(capabilities & BIT(CAP_SYS_ADMIN)))
-                /* Its flags are in memory, where no filter sees them. C libraries go back to clone(). */
+static bool is_special(size_t i, const char *name, uint64_t capabilities) {
+        return streq(special[i].name, name) &&
+               (special[i].capability == NO_CAPABILITY || !(capabilities & BIT(special[i].capability)));
+}
+
+/* Its flags are in memory, where no filter sees them: it answers ENOSYS, and C libraries go back to clone(). */
+static bool is_unknown(const char *name, uint64_t capabilities) {
+        return streq(name, "clone3") && !(capabilities & BIT(CAP_SYS_ADMIN));
+}
+
+/* 1: this was one of them. */
+static int add_special(scmp_filter_ctx ctx, const char *name, int number, uint64_t capabilities) {
+        bool found = false;
+        int r;
+
+        if (is_unknown(name, capabilities))
                 return 1;
-        else if (streq(name, "personality"))
-                for (size_t i = 0; r >= 0 && i < ELEMENTSOF(personalities); i++)
-                        r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, number, 1, SCMP_A0(SCMP_CMP_EQ, personalities[i]));
-        else if (streq(name, "socket"))
-                /* Hypervisors know no namespaces. */
-                r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, number, 1, SCMP_A0(SCMP_CMP_NE, AF_VSOCK));
-        else
-                return 0;
-        return r < 0 ? r : 1;
+        for (size_t i = 0; i < ELEMENTSOF(special); i++)
+                if (is_special(i, name, capabilities)) {
+                        found = true;
+                        r = seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, number, 1, &special[i].argument);
+                        if (r < 0)
+                                return r;
+                }
+        return found;
 }
 
 static int add_call(scmp_filter_ctx ctx, const char *name, uint64_t capabilities) {
@@ -226,10 +247,98 @@ int seccomp_default_filter(uint64_t capabilities, const char **ret, Error *error
         return 0;
 }
 
-static int add_default(json_t *config, uint64_t capabilities, Error *error) {
-        const char *filter;
+/* --- the same as JSON, for runtimes that take no filter that is ready ---------------------------------------------- */
+
+static json_t *rule_new(json_t *names, const char *action) {
+        return json_pack("{s:o, s:s}", "names", names, "action", action);
+}
+
+static int add_special_rules(json_t *rules, const char *name, uint64_t capabilities) {
+        bool found = false;
+
+        for (size_t i = 0; i < ELEMENTSOF(special); i++) {
+                const struct scmp_arg_cmp *a = &special[i].argument;
+
+                if (!is_special(i, name, capabilities))
+                        continue;
+                found = true;
+                if (json_array_append_new(rules,
+                                          json_pack("{s:[s], s:s, s:[{s:I, s:I, s:I, s:s}]}", "names", name, "action",
+                                                    "SCMP_ACT_ALLOW", "args", "index", (json_int_t) a->arg, "value",
+                                                    (json_int_t) a->datum_a, "valueTwo", (json_int_t) a->datum_b, "op",
+                                                    a->op == SCMP_CMP_EQ   ? "SCMP_CMP_EQ"
+                                                    : a->op == SCMP_CMP_NE ? "SCMP_CMP_NE"
+                                                                           : "SCMP_CMP_MASKED_EQ")) < 0)
+                        return -ENOMEM;
+        }
+        return found;
+}
+
+/* known has the names that were met before: the second architecture gives most once more. */
+static int add_names_of(uint32_t arch, uint64_t capabilities, json_t *known, json_t *rules, json_t *allowed,
+                        json_t *refused) {
+        for (int i = 0; i < SYSCALL_NUMBERS; i++) {
+                _cleanup_free_ char *name = seccomp_syscall_resolve_num_arch(arch, i);
+                const Denied *d = name ? find_denied(name) : NULL;
+                int r = 0;
+
+                if (!name || json_object_get(known, name) || is_unknown(name, capabilities))
+                        continue;
+                if (json_object_set_new(known, name, json_true()) < 0)
+                        return -ENOMEM;
+                if (d && is_denied(d, capabilities)) {
+                        if (json_array_append_new(refused, json_string(name)) < 0)
+                                return -ENOMEM;
+                        continue;
+                }
+                r = add_special_rules(rules, name, capabilities);
+                if (r < 0 || (r == 0 && json_array_append_new(allowed, json_string(name)) < 0))
+                        return -ENOMEM;
+        }
+        return 0;
+}
+
+int seccomp_default_profile(uint64_t capabilities, json_t **ret) {
+        _cleanup_json_ json_t *known = json_object(), *rules = json_array(), *allowed = json_array(),
+                              *refused = json_array(), *architectures = json_array(), *rule = NULL;
+        const uint32_t native = seccomp_arch_native(), second = native == SCMP_ARCH_X86_64    ? SCMP_ARCH_X86
+                                                                : native == SCMP_ARCH_AARCH64 ? SCMP_ARCH_ARM
+                                                                                              : 0;
+        const char *const names[] = {
+                native == SCMP_ARCH_X86_64 ? "SCMP_ARCH_X86_64" : native == SCMP_ARCH_AARCH64 ? "SCMP_ARCH_AARCH64" : NULL,
+                second == SCMP_ARCH_X86 ? "SCMP_ARCH_X86" : second == SCMP_ARCH_ARM ? "SCMP_ARCH_ARM" : NULL,
+        };
         int r;
 
+        for (size_t i = 0; i < ELEMENTSOF(names); i++)
+                if (names[i] && json_array_append_new(architectures, json_string(names[i])) < 0)
+                        return -ENOMEM;
+        r = add_names_of(native, capabilities, known, rules, allowed, refused);
+        if (r >= 0 && second)
+                r = add_names_of(second, capabilities, known, rules, allowed, refused);
+        if (r < 0)
+                return r;
+        rule = rule_new(json_incref(refused), "SCMP_ACT_ERRNO");
+        if (json_object_set_new(rule, "errnoRet", json_integer(EPERM)) < 0 || json_array_append(rules, rule) < 0 ||
+            json_array_append_new(rules, rule_new(json_incref(allowed), "SCMP_ACT_ALLOW")) < 0)
+                return -ENOMEM;
+        /* No architectures named: the native one alone. */
+        *ret = json_pack("{s:s, s:i, s:O, s:O}", "defaultAction", "SCMP_ACT_ERRNO", "defaultErrnoRet", ENOSYS,
+                         "architectures", architectures, "syscalls", rules);
+        return *ret ? 0 : -ENOMEM;
+}
+
+static int add_default(json_t *config, uint64_t capabilities, bool as_profile, Error *error) {
+        const char *filter;
+        json_t *profile;
+        int r;
+
+        if (as_profile) {
+                if (seccomp_default_profile(capabilities, &profile) < 0 ||
+                    json_object_set_new(json_object_get(config, "linux"), "seccomp", profile) < 0)
+                        return error_oom(error);
+                return 0;
+        }
         r = seccomp_default_filter(capabilities, &filter, error);
         if (r < 0)
                 return r;
@@ -264,13 +373,13 @@ static int add_localhost(json_t *config, const char *path, Error *error) {
 }
 
 /* The field that went before security profiles. */
-static int add_by_old_name(json_t *config, const char *name, uint64_t capabilities, Error *error) {
+static int add_by_old_name(json_t *config, const char *name, uint64_t capabilities, bool as_profile, Error *error) {
         const char *path;
 
         if (isempty(name) || streq(name, "unconfined"))
                 return 0;
         if (streq(name, "runtime/default") || streq(name, "docker/default"))
-                return add_default(config, capabilities, error);
+                return add_default(config, capabilities, as_profile, error);
         path = startswith(name, "localhost/");
         if (!path)
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "seccomp_profile_path '%.64s' is unknown", name);
@@ -278,14 +387,14 @@ static int add_by_old_name(json_t *config, const char *name, uint64_t capabiliti
 }
 
 int seccomp_add_to_config(const runtime_v1_LinuxContainerSecurityContext *context, uint64_t capabilities,
-                          json_t *config, Error *error) {
+                          bool as_profile, json_t *config, Error *error) {
         if (!context || context->privileged)
                 return 0;
         if (!context->has_seccomp)
-                return add_by_old_name(config, context->seccomp_profile_path, capabilities, error);
+                return add_by_old_name(config, context->seccomp_profile_path, capabilities, as_profile, error);
         switch (context->seccomp.profile_type) {
         case runtime_v1_SecurityProfile_ProfileType_RuntimeDefault:
-                return add_default(config, capabilities, error);
+                return add_default(config, capabilities, as_profile, error);
         case runtime_v1_SecurityProfile_ProfileType_Unconfined:
                 return 0;
         case runtime_v1_SecurityProfile_ProfileType_Localhost:

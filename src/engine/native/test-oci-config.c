@@ -571,9 +571,64 @@ static void test_seccomp(void) {
         CHECK(strlen(one) > 1000 && strlen(one) % 4 == 0);
 }
 
+/* How a profile answers a call without looking at its arguments: the action and the error, 0 for none. */
+static const char *answer(const json_t *profile, const char *call, json_int_t *ret_errno, size_t *ret_rules) {
+        const char *action = json_get_string(profile, "defaultAction");
+        const json_t *rule, *name;
+        size_t i, j;
+
+        *ret_errno = json_integer_value(json_object_get(profile, "defaultErrnoRet"));
+        *ret_rules = 0;
+        json_array_foreach(json_get_array(profile, "syscalls"), i, rule)
+                json_array_foreach(json_get_array(rule, "names"), j, name)
+                        if (streq(json_string_value(name), call)) {
+                                (*ret_rules)++;
+                                action = json_get_string(rule, "action");
+                                *ret_errno = json_integer_value(json_object_get(rule, "errnoRet"));
+                        }
+        return action;
+}
+
+static void test_seccomp_as_a_profile(void) {
+        static const struct {
+                const char *call, *action;
+                int error;
+                size_t rules;
+        } cases[] = {
+                { "read", "SCMP_ACT_ALLOW", 0, 1 },         { "mount", "SCMP_ACT_ERRNO", EPERM, 1 },
+                { "keyctl", "SCMP_ACT_ERRNO", EPERM, 1 },   { "clone3", "SCMP_ACT_ERRNO", ENOSYS, 0 },
+                { "clone", "SCMP_ACT_ALLOW", 0, 1 },        { "personality", "SCMP_ACT_ALLOW", 0, 5 },
+                { "no_such_call", "SCMP_ACT_ERRNO", ENOSYS, 0 },
+        };
+        _cleanup_json_ json_t *profile = NULL, *more = NULL, *config = NULL;
+        json_int_t error;
+        size_t rules;
+        Fixture f;
+
+        CHECK_EQ(seccomp_default_profile(0xa80425fb, &profile), 0);
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                CHECK_STREQ(answer(profile, cases[i].call, &error, &rules), cases[i].action);
+                CHECK_EQ(error, cases[i].error);
+                CHECK_EQ(rules, cases[i].rules);
+        }
+        CHECK_EQ(seccomp_default_profile(0xa80425fb | (UINT64_C(1) << 21), &more), 0);
+        CHECK_STREQ(answer(more, "mount", &error, &rules), "SCMP_ACT_ALLOW");
+        CHECK_STREQ(answer(more, "clone3", &error, &rules), "SCMP_ACT_ALLOW");
+
+        fixture(&f);
+        f.config.linux.security_context.has_seccomp = true;
+        f.in.seccomp_profile = true;
+        f.in.cgroup = "/a.slice/b.service/container";
+        config = make(&f);
+        CHECK(json_equal(get(config, "linux", "seccomp"), profile));
+        CHECK(!json_object_get(config, "annotations"));
+        CHECK_STREQ(json_string_value(get(config, "linux", "cgroupsPath")), "/a.slice/b.service/container");
+}
+
 TEST_MAIN(TEST_CASE(test_arguments), TEST_CASE(test_environment), TEST_CASE(test_environment_is_bounded_and_fast),
           TEST_CASE(test_variables_that_are_not_utf8_go_another_way), TEST_CASE(test_working_directory),
           TEST_CASE(test_stop_signals), TEST_CASE(test_capabilities), TEST_CASE(test_process),
           TEST_CASE(test_namespaces), TEST_CASE(test_mounts), TEST_CASE(test_mount_options),
           TEST_CASE(test_mounts_that_are_refused), TEST_CASE(test_paths), TEST_CASE(test_devices),
-          TEST_CASE(test_annotations_and_labels_get_nowhere), TEST_CASE(test_seccomp))
+          TEST_CASE(test_annotations_and_labels_get_nowhere), TEST_CASE(test_seccomp),
+          TEST_CASE(test_seccomp_as_a_profile))
