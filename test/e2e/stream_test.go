@@ -796,3 +796,76 @@ func TestPortForward(t *testing.T) {
 		refused(t, rt.PortForward, &cri.PortForwardRequest{PodSandboxId: stopped.id}, codes.FailedPrecondition)
 	})
 }
+
+// A gigabyte through a stream arrives whole, and the daemon's memory stays where it was. (Through some it is an eighth,
+// for the sake of time.)
+func TestStreamGigabyte(t *testing.T) {
+	leavesNothing(t)
+	daemonStays(t)
+	const gigabyte, less = 1 << 30, 1 << 27
+	p := runPod(t, withNetwork)
+	c := p.run(sh(fmt.Sprintf("nc -ll -p 7001 -e head -c %d /dev/zero & nc -ll -p 7002 -e head -c %d /dev/zero & sleep 1000", gigabyte, less)))
+	flat := func(t *testing.T, size int64, move func() (int64, error)) {
+		t.Helper()
+		before := rss(t)
+		done, most := make(chan struct{}), make(chan int)
+		go func() {
+			peak := 0
+			for {
+				select {
+				case <-done:
+					most <- peak
+					return
+				case <-time.After(20 * time.Millisecond):
+					peak = max(peak, rss(t))
+				}
+			}
+		}()
+		n, err := move()
+		close(done)
+		if peak := <-most; peak > before+4<<10 {
+			t.Errorf("%d KiB before, %d KiB meanwhile", before, peak)
+		}
+		if n != size || err != nil {
+			t.Errorf("%d bytes arrived, %v", n, err)
+		}
+	}
+	size := map[bool]int64{false: gigabyte, true: less}
+	websocket := func(t *testing.T) bool { return strings.Contains(t.Name(), "WebSocket") }
+	overBoth(t, "out of a command", func(t *testing.T, connect connector) {
+		size := size[websocket(t)]
+		flat(t, size, func() (n int64, _ error) {
+			err := stream(t, connect, execURL(t, c, false, false, "head", "-c", fmt.Sprint(size), "/dev/zero"),
+				remotecommand.StreamOptions{}, writerFunc(func(b []byte) (int, error) { n += int64(len(b)); return len(b), nil }), io.Discard)
+			return n, err
+		})
+	})
+	overBoth(t, "into a command", func(t *testing.T, connect connector) {
+		size := size[!websocket(t)]
+		flat(t, size, func() (n int64, _ error) {
+			var out bytes.Buffer
+			err := stream(t, connect, execURL(t, c, false, true, "wc", "-c"),
+				remotecommand.StreamOptions{Stdin: io.LimitReader(zeroes{}, size)}, &out, io.Discard)
+			_, _ = fmt.Sscan(out.String(), &n)
+			return n, err
+		})
+	})
+	for _, tunnel := range []bool{false, true} {
+		t.Run(fmt.Sprintf("through a port, in a tunnel: %v", tunnel), func(t *testing.T) {
+			flat(t, size[tunnel], func() (int64, error) {
+				local := forward(t, p, tunnel, map[bool]string{false: "0:7001", true: "0:7002"}[tunnel])
+				conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", local[0].Local))
+				if err != nil {
+					return 0, err
+				}
+				defer func() { _ = conn.Close() }()
+				_ = conn.SetDeadline(time.Now().Add(time.Minute))
+				return io.Copy(io.Discard, conn)
+			})
+		})
+	}
+}
+
+type zeroes struct{}
+
+func (zeroes) Read(b []byte) (int, error) { clear(b); return len(b), nil }
