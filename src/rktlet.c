@@ -34,6 +34,7 @@
 #define STREAMS_USEC (2 * USEC_PER_SEC) /* streams have no end of their own: they are cut */
 #define UNDO_USEC (15 * USEC_PER_SEC)
 /* How long helpers of a daemon that was killed may take to finish. */
+#define SYNC_USEC (5 * USEC_PER_SEC)
 #define LEFTOVER_USEC (5 * USEC_PER_SEC)
 /* Streams, exec sessions and registries need descriptors; beyond this it isn't load but a leak. */
 #define NOFILE_MAX 65536U
@@ -247,6 +248,23 @@ static void end_fiber(Fiber *f) {
         (void) fiber_join(f, NULL);
 }
 
+static int sync_fiber(void *userdata) {
+        return image_store_sync(((Daemon *) userdata)->images, NULL);
+}
+
+/* The machine may be about to be switched off: then an image pulled just now would have to be fetched again. A disk that
+ * is slow doesn't keep us for long. */
+static void sync_images(Daemon *d) {
+        _cleanup_(fiber_unrefp) Fiber *f = NULL;
+        int r = 0;
+
+        if (!d->images || fiber_spawn(d->event, "sync-images", sync_fiber, d, NULL, &f) < 0)
+                return;
+        (void) fiber_set_deadline(f, now_usec(CLOCK_MONOTONIC) + SYNC_USEC);
+        if (fiber_join(f, &r) < 0 || r < 0)
+                log_notice("Images pulled just now are not yet safe on disk");
+}
+
 static int stop_fiber(void *userdata) {
         uint64_t until = now_usec(CLOCK_MONOTONIC) + UNDO_USEC;
         Daemon *d = userdata;
@@ -263,6 +281,7 @@ static int stop_fiber(void *userdata) {
                 log_notice("Some streams are still open");
         if (d->bus)
                 bus_drain_wait(d->bus);
+        sync_images(d);
         end_fiber(d->loader);
         end_fiber(d->waiter);
         /* What was cancelled takes back what it began. */

@@ -87,6 +87,10 @@ int image_store_collect(ImageStore *s, Error *error) {
         return s->ops->collect ? s->ops->collect(s, error) : 0;
 }
 
+int image_store_sync(ImageStore *s, Error *error) {
+        return s->ops->sync ? s->ops->sync(s, error) : 0;
+}
+
 int image_store_fs_info(ImageStore *s, ImageFsInfo *ret, Error *error) {
         return s->ops->fs_info(s, ret, error);
 }

@@ -97,6 +97,7 @@ typedef struct ImageStoreOps {
         int (*hold)(ImageStore *s, const char *holder, char *const *layers);
         void (*release)(ImageStore *s, const char *holder);
         int (*collect)(ImageStore *s, Error *error);
+        int (*sync)(ImageStore *s, Error *error);
         int (*fs_info)(ImageStore *s, ImageFsInfo *ret, Error *error);
 } ImageStoreOps;
 
@@ -156,6 +157,10 @@ bool image_store_has_layer(ImageStore *s, const char *name);
 int image_store_hold(ImageStore *s, const char *holder, char *const *layers);
 void image_store_release(ImageStore *s, const char *holder);
 int image_store_collect(ImageStore *s, Error *error);
+
+/* (fiber) What was pulled a moment ago survives from now on also a sudden end of the machine, which it does anyway a few
+ * seconds later. */
+int image_store_sync(ImageStore *s, Error *error);
 
 /* (fiber) What images take on disk: sums kept as layers come and go, no scan. */
 int image_store_fs_info(ImageStore *s, ImageFsInfo *ret, Error *error);

@@ -99,25 +99,22 @@ void store_wait_doomed(LayerStore *s) {
                         return;
 }
 
-static int sync_fiber(void *userdata) {
-        LayerStore *s = userdata;
+int layer_store_sync(ImageStore *store, Error *error) {
+        LayerStore *s = layer_store(store);
         const char *const argv[] = {s->unpack_path, "sync", NULL};
-        _cleanup_error_ Error error = ERROR_INIT;
         _cleanup_strv_free_ char **names = NULL;
-        int r = 0;
+        int r;
 
         /* Only what is there before the sync is safe after it. */
-        for (size_t i = 0; i < s->n_layers && r >= 0; i++)
-                if (s->layers[i]->unsynced)
-                        r = strv_extend(&names, s->layers[i]->name);
-        if (r >= 0)
-                r = store_run_helper(s, argv, &s->fd, 1, -1, &error);
+        for (size_t i = 0; i < s->n_layers; i++)
+                if (s->layers[i]->unsynced && strv_extend(&names, s->layers[i]->name) < 0)
+                        return error_oom(error);
+        if (!names)
+                return 0;
+        r = store_run_helper(s, argv, &s->fd, 1, -1, error);
         KILL_POINT("image-sync.synced");
-        s->syncing = false;
-        if (r < 0) {
-                log_debug("Cannot sync the image store: %s", strempty(error.message));
-                return r;
-        }
+        if (r < 0)
+                return error_prefix(error, r, "Cannot sync the image store");
         STRV_FOREACH(name, names) {
                 ImageLayer *l = store_find_layer_by_name(s, *name);
                 _cleanup_free_ char *path = strprintf("%s/unsynced", *name);
@@ -127,6 +124,18 @@ static int sync_fiber(void *userdata) {
                 KILL_POINT_OF("image-sync.noted", *name);
         }
         return 0;
+}
+
+static int sync_fiber(void *userdata) {
+        LayerStore *s = userdata;
+        _cleanup_error_ Error error = ERROR_INIT;
+        int r;
+
+        r = layer_store_sync(&s->base, &error);
+        s->syncing = false;
+        if (r < 0)
+                log_debug("%s", strempty(error.message));
+        return r;
 }
 
 static int on_sync_timer(sd_event_source *source, uint64_t usec, void *userdata) {

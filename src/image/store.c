@@ -260,6 +260,7 @@ static const ImageStoreOps layer_store_ops = {
         .hold = layer_store_hold,
         .release = layer_store_release,
         .collect = layer_store_collect,
+        .sync = layer_store_sync,
         .fs_info = layer_store_fs_info,
 };
 

@@ -132,6 +132,7 @@ void store_doom(LayerStore *s, const char *name);
 void store_wait_doomed(LayerStore *s);
 /* Something has changed on disk: sync it in a while, behind. */
 void store_sync_later(LayerStore *s);
+int layer_store_sync(ImageStore *store, Error *error);
 /* Starts the unpacker's other commands and waits. (fiber) */
 int store_run_helper(LayerStore *s, const char *const *argv, const int *fds, size_t n_fds, int stdin_fd, Error *error);
 
