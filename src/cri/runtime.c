@@ -7,9 +7,14 @@
 
 /* What pods can have, if their handler's runtime can do it. True only for what is built and tested. */
 #define HANDLER_RECURSIVE_READ_ONLY_MOUNTS true
-#define HANDLER_USER_NAMESPACES            false
 #define SUPPLEMENTAL_GROUPS_POLICY         true
-#define USER_NAMESPACES_HOST_NETWORK       false
+
+static bool has_user_namespaces(const Manager *m) {
+        const char *layers = m->images ? image_store_layers_path(m->images) : NULL;
+        Engine *e = m->engine;
+
+        return e && layers && e->ops->has_user_namespaces && e->ops->has_user_namespaces(e, layers);
+}
 
 int cri_version(CriCall *c, Error *error) {
         /* The kubelet's own API version, fixed since the CRI began; the client's is not looked at, as with the peers.
@@ -50,6 +55,7 @@ static int status_info(CriCall *c, runtime_v1_StatusResponse_InfoEntry *ret, Err
 static int describe_handlers(CriCall *c, runtime_v1_RuntimeHandler **ret, pb_size_t *ret_n, Error *error) {
         _cleanup_free_ EngineHandler *handlers = NULL;
         runtime_v1_RuntimeHandler *l;
+        const bool user_namespaces = has_user_namespaces(c->manager);
         Engine *e = c->manager->engine;
         size_t n = 0;
         int r;
@@ -73,7 +79,7 @@ static int describe_handlers(CriCall *c, runtime_v1_RuntimeHandler **ret, pb_siz
                         .has_features = true,
                         .features.recursive_read_only_mounts =
                                         HANDLER_RECURSIVE_READ_ONLY_MOUNTS && handlers[i].recursive_read_only_mounts,
-                        .features.user_namespaces = HANDLER_USER_NAMESPACES && handlers[i].user_namespaces,
+                        .features.user_namespaces = user_namespaces && handlers[i].user_namespaces,
                 };
         *ret = l;
         *ret_n = (pb_size_t) n;
@@ -83,6 +89,7 @@ static int describe_handlers(CriCall *c, runtime_v1_RuntimeHandler **ret, pb_siz
 int cri_status(CriCall *c, Error *error) {
         const runtime_v1_StatusRequest *request = c->request;
         _cleanup_error_ Error systemd_error = ERROR_INIT, network_error = ERROR_INIT;
+        const bool user_namespaces = has_user_namespaces(c->manager);
         runtime_v1_RuntimeCondition conditions[2];
         runtime_v1_StatusResponse_InfoEntry info = {};
         runtime_v1_StatusResponse response = {
@@ -91,7 +98,7 @@ int cri_status(CriCall *c, Error *error) {
                 .status.conditions_count = ELEMENTSOF(conditions),
                 .has_features = true,
                 .features.supplemental_groups_policy = SUPPLEMENTAL_GROUPS_POLICY,
-                .features.user_namespaces_host_network = USER_NAMESPACES_HOST_NETWORK,
+                .features.user_namespaces_host_network = user_namespaces,
         };
         int r;
 

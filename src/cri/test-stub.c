@@ -246,6 +246,10 @@ Image *image_unref(Image *i) {
         CHECK(i->n_ref-- > 0);
         return NULL;
 }
+const char *image_store_layers_path(const ImageStore *s) {
+        return NULL;
+}
+
 int image_store_refresh(ImageStore *s, Error *error) {
         return 0;
 }

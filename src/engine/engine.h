@@ -176,6 +176,8 @@ typedef struct EngineOps {
                                 const runtime_v1_LinuxContainerResources *resources, Error *error);
         /* Its cgroup, as above; borrowed until the next wait, NULL when there is none. Doesn't wait. */
         const char *(*container_cgroup)(Engine *e, const char *id);
+        /* Whether pods can have user namespaces, with layers in this folder; NULL (the member): no. Doesn't wait. */
+        bool (*has_user_namespaces)(Engine *e, const char *layers_path);
         /* What its writable layer takes. Large ones take a child and their time. */
         int (*container_layer_usage)(Engine *e, const EngineContainer *c, TreeUsage *ret, Error *error);
 } EngineOps;

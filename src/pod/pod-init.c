@@ -65,11 +65,12 @@ static int init_drop_privileges(void) {
         r = SYS(setgroups, 0, NULL);
         if (r < 0)
                 return r;
+        /* EINVAL: the pod's user namespace has no such ID. */
         r = SYS(setresgid, NOBODY, NOBODY, NOBODY);
-        if (r < 0)
+        if (r < 0 && r != -EINVAL)
                 return r;
         r = SYS(setresuid, NOBODY, NOBODY, NOBODY);
-        if (r < 0)
+        if (r < 0 && r != -EINVAL)
                 return r;
         r = SYS(capset, &header, data);
         if (r < 0)
@@ -108,24 +109,39 @@ static _Noreturn void init_run(int fd) {
         }
 }
 
-int init_start(int *ret_pidfd, Text *why) {
-        _cleanup_fd_ int ours = -1, theirs = -1, pidfd = -1;
-        int pair[2], pid, told, r;
+int init_prepare(InitStart *s, Text *why) {
+        int pair[2], r;
 
         r = SYS(socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair);
         if (r < 0)
                 return fail(why, r, "cannot make a socket pair", NULL);
-        ours = pair[0];
-        theirs = pair[1];
+        s->ours = pair[0];
+        s->theirs = pair[1];
+        return 0;
+}
 
-        pid = (int) sys_call(__NR_clone, SIGCHLD | CLONE_PIDFD, 0, (long) &pidfd, 0, 0, 0);
-        if (pid < 0)
-                return fail(why, pid, "cannot start the pod's init", NULL);
+void init_done(InitStart *s) {
+        s->ours = sys_close(s->ours);
+        s->theirs = sys_close(s->theirs);
+}
+
+int init_fork(const InitStart *s, int flags) {
+        int pid = (int) sys_call(__NR_clone, SIGCHLD | flags, 0, 0, 0, 0, 0);
+
         if (pid == 0)
-                init_run(theirs);
-        theirs = sys_close(theirs);
+                init_run(s->theirs);
+        return pid;
+}
 
-        r = SYS(read, ours, &told, sizeof told);
+int init_complete(InitStart *s, int pid, int *ret_pidfd, Text *why) {
+        _cleanup_fd_ int pidfd = -1;
+        int told, r;
+
+        s->theirs = sys_close(s->theirs);
+        pidfd = SYS(pidfd_open, pid, 0);
+        if (pidfd < 0)
+                return fail(why, pidfd, "cannot follow the pod's init", NULL);
+        r = SYS(read, s->ours, &told, sizeof told);
         if (r != (int) sizeof told)
                 return fail(why, r < 0 ? r : -ECHILD, "the pod's init died at once", NULL);
         if (told < 0)
@@ -133,7 +149,7 @@ int init_start(int *ret_pidfd, Text *why) {
         r = notify_store("init", &pidfd, 1);
         if (r < 0)
                 return fail(why, r, "cannot store the pod's init", NULL);
-        r = SYS(write, ours, "", 1);
+        r = SYS(write, s->ours, "", 1);
         if (r < 0)
                 return fail(why, r, "the pod's init died", NULL);
 

@@ -2,6 +2,7 @@
 #include <linux/mount.h>
 #include <linux/openat2.h>
 #include <linux/stat.h>
+#include <sys/stat.h>
 
 #include "pod/pod-mount.h"
 
@@ -13,14 +14,23 @@
 #endif
 
 #define DIRECTORY_MODE 0711
+#define FILE_MODE 0600
 #define STACKED_MAX 64
 
-/* Walks to the target component by component, never through a symbolic link; makes directories when told. */
-static int target_open(const char *root, const char *target, bool make, Text *why) {
-        struct open_how how = {
-                .flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
-                .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
-        };
+typedef enum Target {
+        TARGET_THERE, /* a directory or file that is there */
+        TARGET_DIRECTORY,
+        TARGET_FILE,
+} Target;
+
+static int target_make(int dir_fd, const char *name, bool file) {
+        int r = file ? SYS(mknodat, dir_fd, name, S_IFREG | FILE_MODE, 0) : SYS(mkdirat, dir_fd, name, DIRECTORY_MODE);
+
+        return r == -EEXIST ? 0 : r;
+}
+
+/* Walks to the target component by component, never through a symbolic link; makes what is missing when told. */
+static int target_open(const char *root, const char *target, Target kind, Text *why) {
         const char *p = startswith(target, root);
         int fd, r;
 
@@ -31,6 +41,7 @@ static int target_open(const char *root, const char *target, bool make, Text *wh
         if (fd < 0)
                 return fail(why, fd, "cannot open ", root, NULL);
         while (*p) {
+                struct open_how how;
                 char name[256];
                 size_t n = 0;
                 int next;
@@ -43,30 +54,36 @@ static int target_open(const char *root, const char *target, bool make, Text *wh
                         (void) sys_close(fd);
                         return fail(why, -EINVAL, "no plain path: ", target, NULL);
                 }
-                if (make) {
-                        r = SYS(mkdirat, fd, name, DIRECTORY_MODE);
-                        if (r < 0 && r != -EEXIST) {
+                if (kind != TARGET_THERE) {
+                        r = target_make(fd, name, !*p && kind == TARGET_FILE);
+                        if (r < 0) {
                                 (void) sys_close(fd);
-                                return fail(why, r, "cannot make directory ", target, NULL);
+                                return fail(why, r, "cannot make ", target, NULL);
                         }
                 }
+                how = (struct open_how) {
+                        .flags = O_PATH | O_CLOEXEC | (*p || kind == TARGET_DIRECTORY ? O_DIRECTORY : 0),
+                        .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+                };
                 next = SYS(openat2, fd, name, &how, sizeof how);
                 (void) sys_close(fd);
                 if (next < 0)
-                        return make || next != -ENOENT ? fail(why, next, "cannot open ", target, NULL) : next;
+                        return kind != TARGET_THERE || next != -ENOENT ? fail(why, next, "cannot open ", target, NULL)
+                                                                       : next;
                 fd = next;
         }
         return fd;
 }
 
-static int mount_id(int fd, uint64_t *ret) {
+static int mount_id(int fd, uint64_t *ret, bool *ret_directory) {
         struct statx st;
         int r;
 
-        r = SYS(statx, fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &st);
+        r = SYS(statx, fd, "", AT_EMPTY_PATH, STATX_MNT_ID | STATX_TYPE, &st);
         if (r < 0)
                 return r;
         *ret = st.stx_mnt_id;
+        *ret_directory = (st.stx_mode & S_IFMT) == S_IFDIR;
         return 0;
 }
 
@@ -81,25 +98,27 @@ static int unmount_all(const char *target, Text *why) {
 }
 
 int mount_attach(const char *root, int mount_fd, const char *target, Text *why) {
+        bool directory = true, other;
         uint64_t ours, there;
         int fd, r;
 
-        fd = target_open(root, target, /* make= */ true, why);
-        if (fd < 0)
-                return fd;
-        r = mount_id(mount_fd, &ours);
-        if (r >= 0)
-                r = mount_id(fd, &there);
-        (void) sys_close(fd);
+        r = mount_id(mount_fd, &ours, &directory);
         if (r < 0)
                 return fail(why, r, "cannot look at the mount", NULL);
+        fd = target_open(root, target, directory ? TARGET_DIRECTORY : TARGET_FILE, why);
+        if (fd < 0)
+                return fd;
+        r = mount_id(fd, &there, &other);
+        (void) sys_close(fd);
+        if (r < 0)
+                return fail(why, r, "cannot look at ", target, NULL);
         if (ours == there)
                 return 0; /* sent again */
 
         r = unmount_all(target, why);
         if (r < 0)
                 return r;
-        fd = target_open(root, target, /* make= */ true, why);
+        fd = target_open(root, target, directory ? TARGET_DIRECTORY : TARGET_FILE, why);
         if (fd < 0)
                 return fd;
         r = SYS(move_mount, mount_fd, "", fd, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
@@ -112,7 +131,7 @@ int mount_attach(const char *root, int mount_fd, const char *target, Text *why) 
 int mount_detach(const char *root, const char *target, Text *why) {
         int fd, r;
 
-        fd = target_open(root, target, /* make= */ false, why);
+        fd = target_open(root, target, TARGET_THERE, why);
         if (fd == -ENOENT)
                 return 0;
         if (fd < 0)
@@ -123,7 +142,9 @@ int mount_detach(const char *root, const char *target, Text *why) {
         if (r < 0)
                 return r;
         r = SYS(unlinkat, AT_FDCWD, target, AT_REMOVEDIR);
+        if (r == -ENOTDIR)
+                r = SYS(unlinkat, AT_FDCWD, target, 0);
         if (r < 0 && r != -ENOENT)
-                return fail(why, r, "cannot remove directory ", target, NULL);
+                return fail(why, r, "cannot remove ", target, NULL);
         return 0;
 }

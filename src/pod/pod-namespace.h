@@ -4,6 +4,7 @@
 #include "pod/sys.h"
 
 #define POD_SYSCTLS_MAX 64
+#define POD_ID_MAPS_MAX 32 /* ranges of users, and of groups */
 
 typedef struct PodOptions {
         const char *socket;
@@ -12,7 +13,13 @@ typedef struct PodOptions {
         const char *hostname, *domainname;
         const char *sysctl[POD_SYSCTLS_MAX];
         size_t n_sysctls;
+        const char *uid_map[POD_ID_MAPS_MAX], *gid_map[POD_ID_MAPS_MAX]; /* "INSIDE:OUTSIDE:COUNT" */
+        size_t n_uid_maps, n_gid_maps; /* not 0: the other namespaces belong to a user namespace of the pod */
 } PodOptions;
+
+static inline bool has_userns(const PodOptions *o) {
+        return o->n_uid_maps > 0;
+}
 
 enum {
         NAMESPACE_NET,
@@ -20,6 +27,7 @@ enum {
         NAMESPACE_UTS,
         NAMESPACE_MNT,
         NAMESPACE_PID,
+        NAMESPACE_USER, /* owns the others; the pod process itself stays outside */
         _NAMESPACE_MAX,
 };
 
@@ -27,7 +35,7 @@ typedef struct Namespaces {
         int fd[_NAMESPACE_MAX]; /* -1: the host's */
         int init_pidfd;         /* the pid namespace's init, or -1 */
 } Namespaces;
-#define NAMESPACES_INIT ((Namespaces) { .fd = { -1, -1, -1, -1, -1 }, .init_pidfd = -1 })
+#define NAMESPACES_INIT ((Namespaces) { .fd = { -1, -1, -1, -1, -1, -1 }, .init_pidfd = -1 })
 
 /* What the FD store calls them; index: NAMESPACE_…. */
 extern const char *const namespace_names[_NAMESPACE_MAX];

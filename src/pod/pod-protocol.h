@@ -2,7 +2,7 @@
 /* What is said between the daemon and a pod process, and how its unit has to be set up.
  *
  *     rktlet-pod --socket=PATH [--run-directory=/run/rktlet] [--net] [--ipc] [--uts [--hostname=H] [--domainname=D]]
- *                [--pid] [--sysctl=NAME=VALUE]...
+ *                [--pid] [--sysctl=NAME=VALUE]... [--uid-map=INSIDE:OUTSIDE:COUNT... --gid-map=INSIDE:OUTSIDE:COUNT...]
  *
  * The unit: Type=notify, NotifyAccess=main, KillMode=process, Restart=on-abnormal, RestartSec=0, StartLimitIntervalSec=0,
  * FileDescriptorStoreMax=POD_FDSTORE_MAX, LimitNOFILE at least POD_FDSTORE_MAX + 64 (hard), a short TimeoutStopSec.
@@ -11,6 +11,7 @@
  * StatusErrno holds the errno; the journal has the same sentence.
  *
  * The main process's /proc/PID/ns/{net,ipc,uts,mnt} are always the pod's; with --pid so is /proc/PID/ns/pid_for_children.
+ * With --uid-map these but mnt belong to a user namespace (ioctl_ns(2) tells it), in which the process itself is not.
  *
  * One request a connection on the SOCK_SEQPACKET socket: one packet with descriptors (SCM_RIGHTS), one packet back. A
  * pod process may be older than the daemon: numbers here are never used again for something else. */

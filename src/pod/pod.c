@@ -36,7 +36,16 @@ typedef struct Pod {
         int signals;
 } Pod;
 
+static int add_map(const char **maps, size_t *n, const char *value, Text *why) {
+        if (*n == POD_ID_MAPS_MAX)
+                return fail(why, -E2BIG, "more than 32 ranges of IDs", NULL);
+        maps[(*n)++] = value;
+        return 0;
+}
+
 static int options_parse(PodOptions *o, int argc, char **argv, Text *why) {
+        int r;
+
         o->run_directory = "/run/rktlet";
 
         for (int i = 1; i < argc; i++) {
@@ -62,6 +71,14 @@ static int options_parse(PodOptions *o, int argc, char **argv, Text *why) {
                         if (o->n_sysctls == POD_SYSCTLS_MAX)
                                 return fail(why, -E2BIG, "more than 64 sysctls", NULL);
                         o->sysctl[o->n_sysctls++] = value;
+                } else if ((value = startswith(argv[i], "--uid-map="))) {
+                        r = add_map(o->uid_map, &o->n_uid_maps, value, why);
+                        if (r < 0)
+                                return r;
+                } else if ((value = startswith(argv[i], "--gid-map="))) {
+                        r = add_map(o->gid_map, &o->n_gid_maps, value, why);
+                        if (r < 0)
+                                return r;
                 } else
                         return fail(why, -EINVAL, "unknown argument \"", argv[i], "\"", NULL);
         }
@@ -69,6 +86,8 @@ static int options_parse(PodOptions *o, int argc, char **argv, Text *why) {
                 return fail(why, -EINVAL, "--socket= is missing", NULL);
         if ((o->hostname || o->domainname) && !o->uts)
                 return fail(why, -EINVAL, "a hostname needs --uts", NULL);
+        if ((o->n_uid_maps > 0) != (o->n_gid_maps > 0))
+                return fail(why, -EINVAL, "--uid-map= and --gid-map= go together", NULL);
         return 0;
 }
 

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/nsfs.h>
 #include <net/if.h>
 #include <sched.h>
 #include <signal.h>
@@ -25,6 +26,10 @@
 static const char *const all_namespaces[] = { "--net", "--ipc", "--uts", "--hostname=pod-name", "--pid",
                                               "--sysctl=net.ipv4.ip_unprivileged_port_start=77",
                                               "--sysctl=kernel.shm_rmid_forced=1", NULL };
+static const char *const in_userns[] = { "--net", "--ipc", "--uts", "--hostname=pod-name", "--pid",
+                                         "--sysctl=net.ipv4.ip_unprivileged_port_start=77",
+                                         "--sysctl=kernel.shm_rmid_forced=1", "--uid-map=0:100000:65536",
+                                         "--gid-map=0:200000:1000", "--gid-map=1000:300000:64536", NULL };
 static const char *const kinds[] = { "net", "ipc", "uts", "mnt", "pid_for_children" };
 
 static void proc_link(pid_t pid, const char *what, char ret[128]) {
@@ -277,7 +282,7 @@ static void test_the_death_of_init_is_the_pods(void) {
 }
 
 /* Whatever a kill in the middle of the first start leaves: the next start is complete, and no process is left over. */
-static void test_kill_at_each_system_call_of_the_start(void) {
+static void kill_at_each_system_call_of_the_start(const char *const *args, size_t n_store) {
         Harness h;
         bool killed = true;
 
@@ -285,12 +290,12 @@ static void test_kill_at_each_system_call_of_the_start(void) {
         for (unsigned n = 1; killed; n++) {
                 size_t store;
 
-                harness_init(&h, all_namespaces);
+                harness_init(&h, args);
                 killed = harness_spawn_kill_at(&h, n);
                 if (killed)
                         harness_start(&h);
                 store = h.n_store;
-                CHECK_EQ(store, 10); /* 5 namespaces, init, socket, state, both ends of the staging pipe */
+                CHECK_EQ(store, n_store);
                 in_namespaces(h.pid, CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC, check_inside);
 
                 /* And the same when it goes on from its store. */
@@ -305,6 +310,65 @@ static void test_kill_at_each_system_call_of_the_start(void) {
                         usleep(1000);
                 CHECK(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD);
         }
+}
+
+static void test_kill_at_each_system_call_of_the_start(void) {
+        /* 5 namespaces, init, socket, state, both ends of the staging pipe */
+        kill_at_each_system_call_of_the_start(all_namespaces, 10);
+        kill_at_each_system_call_of_the_start(in_userns, 11);
+}
+
+static ino_t owner_of(pid_t pid, const char *kind) {
+        char path[64];
+        struct stat st;
+        int fd, owner;
+
+        CHECK(snprintf(path, sizeof path, "/proc/%d/ns/%s", pid, kind) > 0);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        CHECK(fd >= 0);
+        owner = ioctl(fd, NS_GET_USERNS);
+        CHECK(owner >= 0);
+        CHECK_EQ(fstat(owner, &st), 0);
+        close(fd);
+        close(owner);
+        return st.st_ino;
+}
+
+static void test_user_namespace(void) {
+        char path[64], text[256], *s;
+        struct stat st, ours;
+        pid_t init;
+        Harness h;
+
+        CHECK_EQ(stat("/proc/self/ns/user", &ours), 0);
+        harness_init(&h, in_userns);
+        harness_start(&h);
+        init = child_of(h.pid);
+        CHECK(snprintf(path, sizeof path, "/proc/%d/ns/user", init) > 0);
+        CHECK_EQ(stat(path, &st), 0);
+        CHECK(st.st_ino != ours.st_ino);
+        for (int k = 0; k < 2; k++) {
+                CHECK(same_namespace(h.pid, getpid(), "user"));
+                CHECK_EQ(owner_of(h.pid, "mnt"), ours.st_ino);
+                CHECK_EQ(owner_of(h.pid, "net"), st.st_ino);
+                CHECK_EQ(owner_of(h.pid, "ipc"), st.st_ino);
+                CHECK_EQ(owner_of(h.pid, "uts"), st.st_ino);
+                CHECK_EQ(owner_of(h.pid, "pid_for_children"), st.st_ino);
+                in_namespaces(h.pid, CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC, check_inside);
+                harness_kill(&h);
+                harness_start(&h);
+        }
+        CHECK(snprintf(path, sizeof path, "/proc/%d/gid_map", init) > 0);
+        read_text(path, text, sizeof text);
+        s = text;
+        for (unsigned long want[] = { 0, 200000, 1000, 1000, 300000, 64536 }, i = 0; i < ELEMENTSOF(want); i++)
+                CHECK_EQ(strtoul(s, &s, 10), want[i]);
+        harness_done(&h);
+
+        check_refused((const char *[]) { "--net", "--uid-map=0:1:1", NULL }, "gid-map", EINVAL);
+        check_refused((const char *[]) { "--net", "--uid-map=0:1:1", "--gid-map=0:1:1", "--sysctl=net.no.such=1", NULL },
+                      "net.no.such", ENOENT);
+        check_refused((const char *[]) { "--net", "--uid-map=0:-1:1", "--gid-map=0:0:1", NULL }, "range", EINVAL);
 }
 
 static void test_garbage_on_the_socket(void) {
@@ -488,6 +552,37 @@ static int restart_soon(sd_event_source *s, uint64_t usec, void *userdata) {
         return 0;
 }
 
+static void test_mount_of_a_file(void) {
+        char source[96], target[96], inside[160], text[16];
+        int fd, mount_fd;
+        Harness h;
+
+        harness_init(&h, NULL);
+        harness_start(&h);
+        CHECK(snprintf(source, sizeof source, "%s/source", h.directory) > 0);
+        CHECK(snprintf(target, sizeof target, "%s/a/file", h.directory) > 0);
+        fd = open(source, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+        CHECK(fd >= 0);
+        CHECK_EQ(write(fd, "text", 4), 4);
+        close(fd);
+        mount_fd = open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+        CHECK(mount_fd >= 0);
+        for (int i = 0; i < 2; i++) {
+                CHECK_EQ(harness_request(&h, POD_MOUNT, NULL, target, 0, with_mount(mount_fd), NULL), 0);
+                CHECK(snprintf(inside, sizeof inside, "/proc/%d/root%s", h.pid, target) > 0);
+                read_text(inside, text, sizeof text);
+                CHECK_STREQ(text, "text");
+                read_text(target, text, sizeof text); /* not outside */
+                CHECK_STREQ(text, "");
+        }
+        close(mount_fd);
+        CHECK_EQ(harness_request(&h, POD_UNMOUNT, NULL, target, 0, NULL, NULL), 0);
+        CHECK(access(target, F_OK) < 0);
+        read_text(source, text, sizeof text);
+        CHECK_STREQ(text, "text");
+        harness_done(&h);
+}
+
 static int use_client(void *userdata) {
         _cleanup_error_ Error error = ERROR_INIT;
         char path[128], old[128], text[1024], id[16];
@@ -595,7 +690,9 @@ int main(void) {
                 TEST_CASE(test_the_death_of_init_is_the_pods),
                 TEST_CASE(test_kill_at_each_system_call_of_the_start),
                 TEST_CASE(test_garbage_on_the_socket),
+                TEST_CASE(test_user_namespace),
                 TEST_CASE(test_mounts),
+                TEST_CASE(test_mount_of_a_file),
                 TEST_CASE(test_client),
         };
 

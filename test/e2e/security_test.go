@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -18,14 +20,14 @@ func runtimeStatus(t testing.TB) *cri.StatusResponse {
 	return do(t, rt.Status, &cri.StatusRequest{})
 }
 
-func defaultHandler(t testing.TB) *cri.RuntimeHandlerFeatures {
+func handlerFeatures(t testing.TB) *cri.RuntimeHandlerFeatures {
 	t.Helper()
 	for _, h := range runtimeStatus(t).RuntimeHandlers {
-		if h.Name == "" {
+		if h.Name == *handler {
 			return h.Features
 		}
 	}
-	t.Fatal("the status has no handler without a name")
+	t.Fatalf("the status has no handler %q", *handler)
 	return nil
 }
 
@@ -56,7 +58,7 @@ func TestSupplementalGroupsPolicyIsAnnounced(t *testing.T) {
 func TestMountReadOnlyAllTheWayDown(t *testing.T) {
 	leavesNothing(t)
 	daemonStays(t)
-	equal(t, "the feature", defaultHandler(t).GetRecursiveReadOnlyMounts(), true)
+	equal(t, "the feature", handlerFeatures(t).GetRecursiveReadOnlyMounts(), true)
 	dir := scratch(t)
 	writeFile(t, dir+"/file", "text\n", 0o644)
 	if err := os.MkdirAll(dir+"/below/deeper", 0o755); err != nil {
@@ -159,4 +161,271 @@ func sortedNumbers(s string) string {
 		return x - y
 	})
 	return strings.Join(fields, " ")
+}
+
+// userns gives the pod a user namespace, as the kubelet asks for one.
+func userns(c *cri.PodSandboxConfig) {
+	c.Linux.SecurityContext.NamespaceOptions.Network = cri.NamespaceMode_POD
+	c.Linux.SecurityContext.NamespaceOptions.UsernsOptions = &cri.UserNamespace{Mode: cri.NamespaceMode_POD,
+		Uids: []*cri.IDMapping{{ContainerId: 0, HostId: 1000000, Length: 65536}},
+		Gids: []*cri.IDMapping{{ContainerId: 0, HostId: 2000000, Length: 65536}}}
+}
+
+// ownerOf is the user namespace that another namespace of a process belongs to, as an inode number.
+func ownerOf(t testing.TB, pid int, kind string) uint64 {
+	t.Helper()
+	file, err := os.Open(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	const nsGetUserns = 0xb701
+	fd, _, errno := syscall.Syscall(syscall.SYS_IOCTL, file.Fd(), nsGetUserns, 0)
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	defer syscall.Close(int(fd))
+	var st syscall.Stat_t
+	if err := syscall.Fstat(int(fd), &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Ino
+}
+
+func inode(t testing.TB, path string) uint64 {
+	t.Helper()
+	var st syscall.Stat_t
+	if err := syscall.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Ino
+}
+
+func TestUserNamespace(t *testing.T) {
+	leavesNothing(t)
+	daemonStays(t)
+	equal(t, "the feature", handlerFeatures(t).GetUserNamespaces(), true)
+	for name, mode := range map[string]cri.NamespaceMode{"PIDs of its own": cri.NamespaceMode_CONTAINER, "PIDs of the pod": cri.NamespaceMode_POD} {
+		t.Run(name, func(t *testing.T) {
+			p := runPod(t, userns, func(c *cri.PodSandboxConfig) { c.Linux.SecurityContext.NamespaceOptions.Pid = mode })
+			c := p.run()
+			equal(t, "users", strings.Join(strings.Fields(c.sh("cat /proc/self/uid_map")), " "), "0 1000000 65536")
+			equal(t, "groups", strings.Join(strings.Fields(c.sh("cat /proc/self/gid_map")), " "), "0 2000000 65536")
+			equal(t, "user inside", c.sh("id -u; id -g"), "0\n0\n")
+			status := readProc(t, c.pid(), "status")
+			equal(t, "user outside", strings.Fields(procStatus(status, "Uid"))[0], "1000000")
+			equal(t, "group outside", strings.Fields(procStatus(status, "Gid"))[0], "2000000")
+			own := inode(t, fmt.Sprintf("/proc/%d/ns/user", c.pid()))
+			for _, kind := range []string{"net", "ipc", "uts", "pid", "mnt", "cgroup"} {
+				equal(t, "owner of "+kind, ownerOf(t, c.pid(), kind), own)
+			}
+			equal(t, "a second container's", inode(t, fmt.Sprintf("/proc/%d/ns/user", p.run().pid())), own)
+			if own == inode(t, "/proc/1/ns/user") {
+				t.Error("it is the host's")
+			}
+			equal(t, "its pod's status", p.status().Linux.Namespaces.Options.UsernsOptions.GetUids()[0].HostId, 1000000)
+		})
+	}
+}
+
+func TestUserNamespaceFiles(t *testing.T) {
+	leavesNothing(t)
+	daemonStays(t)
+	dir := scratch(t)
+	for _, name := range []string{"root", "mine"} {
+		writeFile(t, dir+"/"+name, name+"\n", 0o600)
+	}
+	if err := os.Chown(dir+"/mine", 1000000, 2000000); err != nil {
+		t.Fatal(err)
+	}
+	p := runPod(t, userns)
+	t.Run("the image's files belong to whom the image says", func(t *testing.T) {
+		c := p.with(t).run()
+		equal(t, "owners", c.sh("stat -c '%u:%g' / /bin /bin/busybox /etc/passwd /dev/shm | sort -u"), "0:0\n")
+		c.sh("chown 1001:1001 /etc/group && touch /new && echo x >> /etc/passwd && mkdir -p /tmp/a && chmod 700 /tmp/a")
+		upper := "/var/lib/rktlet/containers/" + c.id + "/upper"
+		for path, want := range map[string][2]uint32{"": {1000000, 2000000}, "/new": {1000000, 2000000}, "/etc/group": {1001001, 2001001}, "/etc/passwd": {1000000, 2000000}} {
+			var st syscall.Stat_t
+			if err := syscall.Lstat(upper+path, &st); err != nil {
+				t.Error(err)
+			} else if st.Uid != want[0] || st.Gid != want[1] {
+				t.Errorf("%s belongs to %d:%d on the host", path, st.Uid, st.Gid)
+			}
+		}
+		c.stop(0)
+		c.remove()
+		equal(t, "the image's file in another container", p.with(t).output("stat -c %u /etc/group"), "0\n")
+	})
+	t.Run("an image of many layers", func(t *testing.T) {
+		equal(t, "owners", p.with(t).output("stat -c %u /data0/0 /data9/3 /small/1999 | sort -u", withImage("test/big")), "0\n")
+	})
+	t.Run("what is not mapped is nobody's", func(t *testing.T) {
+		equal(t, "owners", p.with(t).output("stat -c '%u' /mnt/root /mnt/mine", mount(&cri.Mount{HostPath: dir, ContainerPath: "/mnt"})), "65534\n0\n")
+		p.with(t).output("cat /mnt/mine && ! cat /mnt/root", mount(&cri.Mount{HostPath: dir, ContainerPath: "/mnt"}))
+	})
+	t.Run("a folder that only root can reach", func(t *testing.T) {
+		writeFile(t, dir+"/closed/open/file", "text\n", 0o644)
+		if err := os.Chmod(dir+"/closed", 0o700); err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "content", p.with(t).output("cat /mnt/file", mount(&cri.Mount{HostPath: dir + "/closed/open", ContainerPath: "/mnt"})), "text\n")
+	})
+	t.Run("the log can be opened again", func(t *testing.T) {
+		c := p.with(t).run(sh("echo one > /dev/stdout; echo two > /proc/self/fd/2; exec sleep 100000"))
+		c.waitForLog("two")
+		equal(t, "log", c.text("stdout"), "one\n")
+		user := p.with(t).run(sh("echo three > /dev/stdout"), security(func(s *cri.LinuxContainerSecurityContext) { s.RunAsUser = &cri.Int64Value{Value: 4321} }))
+		equal(t, "exit code", user.wait().ExitCode, 0)
+		equal(t, "log of a user", user.text("stdout"), "three\n")
+	})
+	t.Run("the pod's files", func(t *testing.T) {
+		p.with(t).output("cat /etc/hosts /etc/hostname /etc/resolv.conf > /dev/null && touch /dev/shm/x && echo > /dev/null && test -w /dev/shm")
+	})
+	t.Run("variables that are no UTF-8", func(t *testing.T) {
+		equal(t, "value", p.with(t).output("printf %s \"$X\" | od -An -tx1 | tr -d ' '", func(c *cri.ContainerConfig) {
+			c.Envs = []*cri.KeyValue{{Key: "X", Value: []byte{0xff}}}
+		}), "ff\n")
+	})
+	t.Run("a root that is read-only", func(t *testing.T) {
+		p.with(t).output("! touch /x && ! touch /etc/hosts && touch /dev/shm/y", security(func(s *cri.LinuxContainerSecurityContext) { s.ReadonlyRootfs = true }))
+	})
+}
+
+func TestUserNamespaceProcesses(t *testing.T) {
+	leavesNothing(t)
+	daemonStays(t)
+	p := runPod(t, userns, func(c *cri.PodSandboxConfig) {
+		c.Hostname = "mapped"
+		c.Linux.Sysctls = map[string]string{"net.ipv4.ip_unprivileged_port_start": "80", "kernel.shm_rmid_forced": "1", "kernel.msgmax": "16384"}
+	})
+	c := p.run()
+	equal(t, "sysctls", c.sh("cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shm_rmid_forced /proc/sys/kernel/msgmax"), "80\n1\n16384\n")
+	equal(t, "name", c.sh("hostname"), "mapped\n")
+	equal(t, "parent", procStatus(readProc(t, c.pid(), "status"), "PPid"), "1")
+	t.Run("root in there is none out here", func(t *testing.T) {
+		for name, script := range map[string]string{
+			"a device node": "mknod /tmp/x b 8 0", "a kernel setting": "cat /proc/sys/kernel/panic > /proc/sys/kernel/panic",
+			"the memory of PID 1's parent": "cat /proc/1/root/proc/kcore", "an unmapped user": "chown 70000 /tmp",
+		} {
+			if c.with(t).exec("sh", "-c", script).ExitCode == 0 {
+				t.Errorf("%s worked", name)
+			}
+		}
+	})
+	t.Run("all capabilities, and the host's settings stay closed", func(t *testing.T) {
+		all := security(func(s *cri.LinuxContainerSecurityContext) {
+			s.Capabilities = &cri.Capability{AddCapabilities: []string{"ALL"}}
+			s.Seccomp = &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}
+		})
+		p.with(t).output("mount -t tmpfs tmpfs /tmp && umount /tmp && ip link add d0 type dummy 2> /dev/null; ! mknod /tmp/x b 8 0", all)
+	})
+	t.Run("network", func(t *testing.T) {
+		contains(t, "addresses", c.with(t).sh("ip addr"), p.with(t).status().Network.Ip)
+		web := p.with(t).run(withImage("test/web"), withCommand("httpd", "-f", "-p", "80", "-h", "/www"))
+		eventually(t, 10e9, "it serves", func() error {
+			out, err := try("busybox", "wget", "-qO-", "http://"+p.status().Network.Ip+":80/")
+			if err != nil || !strings.Contains(out, "hello from the pod") {
+				return fmt.Errorf("%v: %s", err, out)
+			}
+			return nil
+		})
+		web.stop(0)
+	})
+	t.Run("devices", func(t *testing.T) {
+		p.with(t).output("test -c /dev/null && echo > /dev/null && head -c1 /dev/zero > /dev/null && test -c /dev/net/tun", func(c *cri.ContainerConfig) {
+			c.Devices = []*cri.Device{{HostPath: "/dev/net/tun", ContainerPath: "/dev/net/tun", Permissions: "rw"}}
+		})
+	})
+	t.Run("a terminal", func(t *testing.T) {
+		tty := p.with(t).run(sh("tty; stat -c %u $(tty); exec sleep 100000"), func(c *cri.ContainerConfig) { c.Tty = true })
+		tty.waitForLog("/dev/")
+		tty.waitForLog(" 0")
+	})
+}
+
+func TestUserNamespaceOutlivesThePodsProcessAndTheDaemon(t *testing.T) {
+	leavesNothing(t)
+	p := runPod(t, userns, func(c *cri.PodSandboxConfig) { c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD })
+	c := p.run()
+	before := inode(t, fmt.Sprintf("/proc/%d/ns/user", c.pid()))
+	main := unitProperty(t, p.unit(), "MainPID")
+	command(t, "systemctl", "kill", "--kill-who=main", "--signal=KILL", p.unit())
+	eventually(t, 5e9, "systemd starts it again", func() error {
+		if now := unitProperty(t, p.unit(), "MainPID"); now == main || now == "0" || unitProperty(t, p.unit(), "ActiveState") != "active" {
+			return fmt.Errorf("main process is %s", now)
+		}
+		return nil
+	})
+	killDaemon(t)
+	equal(t, "an exec", c.sh("id -u"), "0\n")
+	late := p.run()
+	equal(t, "a later container's", inode(t, fmt.Sprintf("/proc/%d/ns/user", late.pid())), before)
+	equal(t, "its network", inode(t, fmt.Sprintf("/proc/%d/ns/net", late.pid())), inode(t, fmt.Sprintf("/proc/%d/ns/net", c.pid())))
+}
+
+func TestUserNamespaceRefusals(t *testing.T) {
+	leavesNothing(t)
+	daemonStays(t)
+	options := func(change func(*cri.NamespaceOption)) podMod {
+		return func(c *cri.PodSandboxConfig) { userns(c); change(c.Linux.SecurityContext.NamespaceOptions) }
+	}
+	for name, mod := range map[string]podMod{
+		"no users":                options(func(o *cri.NamespaceOption) { o.UsernsOptions.Uids = nil }),
+		"no groups":               options(func(o *cri.NamespaceOption) { o.UsernsOptions.Gids = nil }),
+		"an empty range":          options(func(o *cri.NamespaceOption) { o.UsernsOptions.Uids[0].Length = 0 }),
+		"a range beyond the end":  options(func(o *cri.NamespaceOption) { o.UsernsOptions.Uids[0].HostId = 0xffffff00 }),
+		"the host's PIDs":         options(func(o *cri.NamespaceOption) { o.Pid = cri.NamespaceMode_NODE }),
+		"the host's IPC":          options(func(o *cri.NamespaceOption) { o.Ipc = cri.NamespaceMode_NODE }),
+		"a mode that is none":     options(func(o *cri.NamespaceOption) { o.UsernsOptions.Mode = 9 }),
+		"the host's, with ranges": options(func(o *cri.NamespaceOption) { o.UsernsOptions.Mode = cri.NamespaceMode_NODE }),
+		"a user mapped twice": options(func(o *cri.NamespaceOption) {
+			o.UsernsOptions.Uids = append(o.UsernsOptions.Uids, &cri.IDMapping{ContainerId: 65535, HostId: 5, Length: 1})
+		}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			refused(t, rt.RunPodSandbox, podRequest(podConfig(t, mod)), codes.InvalidArgument)
+		})
+	}
+	p := runPod(t, userns)
+	same := p.config.Linux.SecurityContext.NamespaceOptions.UsernsOptions
+	p.output("true", security(func(s *cri.LinuxContainerSecurityContext) { s.NamespaceOptions.UsernsOptions = same }))
+	for name, change := range map[string]func(*cri.LinuxContainerSecurityContext){
+		"another namespace than the pod's": func(s *cri.LinuxContainerSecurityContext) {
+			s.NamespaceOptions.UsernsOptions = &cri.UserNamespace{Uids: []*cri.IDMapping{{HostId: 1, Length: 1}}, Gids: same.Gids}
+		},
+		"the host's": func(s *cri.LinuxContainerSecurityContext) {
+			s.NamespaceOptions.UsernsOptions = &cri.UserNamespace{Mode: cri.NamespaceMode_NODE}
+		},
+		"a user that it hasn't":  func(s *cri.LinuxContainerSecurityContext) { s.RunAsUser = &cri.Int64Value{Value: 65536} },
+		"a group that it hasn't": func(s *cri.LinuxContainerSecurityContext) { s.SupplementalGroups = []int64{70000} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			refused(t, rt.CreateContainer, p.createRequest(security(change)), codes.InvalidArgument)
+		})
+	}
+	t.Run("one where the pod has none", func(t *testing.T) {
+		refused(t, rt.CreateContainer, runPod(t).createRequest(security(func(s *cri.LinuxContainerSecurityContext) { s.NamespaceOptions.UsernsOptions = same })), codes.InvalidArgument)
+	})
+}
+
+func TestUserNamespaceOnTheHostsNetwork(t *testing.T) {
+	leavesNothing(t)
+	daemonStays(t)
+	equal(t, "the feature", runtimeStatus(t).Features.GetUserNamespacesHostNetwork(), true)
+	p := runPod(t, userns, func(c *cri.PodSandboxConfig) {
+		c.Linux.SecurityContext.NamespaceOptions.Network = cri.NamespaceMode_NODE
+	})
+	c := p.run()
+	equal(t, "user outside", strings.Fields(procStatus(readProc(t, c.pid(), "status"), "Uid"))[0], "1000000")
+	equal(t, "network", inode(t, fmt.Sprintf("/proc/%d/ns/net", c.pid())), inode(t, "/proc/1/ns/net"))
+	c.sh("ip link > /dev/null && ls /sys/class/net/lo > /dev/null && ! mkdir /sys/fs/cgroup/x && ! ip link set lo down")
+}
+
+func TestUserNamespacePrivileged(t *testing.T) {
+	leavesNothing(t)
+	daemonStays(t)
+	p := runPod(t, userns, privilegedPod)
+	c := p.run(privileged)
+	equal(t, "user outside", strings.Fields(procStatus(readProc(t, c.pid(), "status"), "Uid"))[0], "1000000")
+	c.sh("mount -t tmpfs tmpfs /tmp && umount /tmp && ! mknod /tmp/x b 8 0 && cat /proc/mounts")
 }

@@ -19,6 +19,20 @@ static unsigned process_user(const json_t *process, const char *key) {
         return (unsigned) json_integer_value(json_object_get(json_object_get(process, "user"), key));
 }
 
+/* Outside of the container's user namespace. */
+static int map_user(const EngineContainer *c, const json_t *process, uid_t *ret_uid, gid_t *ret_gid, Error *error) {
+        IdMap map;
+        int r;
+
+        r = pod_id_map(c->pod, &map, error);
+        if (r < 0)
+                return r;
+        /* They are mapped: the container could not have been made otherwise. */
+        (void) id_ranges_outside(&map.uids, process_user(process, "uid"), ret_uid);
+        (void) id_ranges_outside(&map.gids, process_user(process, "gid"), ret_gid);
+        return 0;
+}
+
 int exec_process_file(const EngineContainer *c, const char *const *argv, bool terminal, uid_t *ret_uid, gid_t *ret_gid,
                       int *ret_fd, Error *error) {
         _cleanup_free_ char *path = strprintf("%s/config.json", c->run_directory), *text = NULL, *out = NULL;
@@ -60,8 +74,10 @@ int exec_process_file(const EngineContainer *c, const char *const *argv, bool te
         r = write_all(fd, out, strlen(out));
         if (r < 0)
                 return error_set(error, r, "cannot write a file in memory");
-        *ret_uid = process_user(process, "uid");
-        *ret_gid = process_user(process, "gid");
+        *ret_uid = *ret_gid = 0;
+        r = map_user(c, process, ret_uid, ret_gid, error);
+        if (r < 0)
+                return r;
         *ret_fd = TAKE_FD(fd);
         return 0;
 }

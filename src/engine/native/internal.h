@@ -9,6 +9,7 @@
 #include "basic/log.h"
 #include "basic/string-util.h"
 #include "engine/engine.h"
+#include "engine/native/id-map.h"
 #include "engine/native/oci-mounts.h"
 #include "engine/native/pod-client.h"
 #include "engine/native/resources.h"
@@ -72,6 +73,7 @@ struct NativeEngine {
         size_t log_line_max;
         uint64_t capabilities; /* what PID 1 may hand out */
         int oom_score_adj_min;
+        int user_namespaces; /* 1: they can be had, -1: not, 0: not looked at yet */
         NativePod *pods;
         NativeContainer *containers;
 };
@@ -115,6 +117,10 @@ int native_pod_update(Engine *e, const EnginePod *pod, const runtime_v1_LinuxCon
 bool pod_has_network(const EnginePod *pod);
 bool pod_has_ipc(const EnginePod *pod);
 bool pod_has_pid(const EnginePod *pod);
+bool pod_has_uts(const EnginePod *pod);
+bool pod_has_userns(const EnginePod *pod);
+/* The IDs of its user namespace; not set (id_map_is_set()) without one. InvalidArgument for what can't be. */
+int pod_id_map(const EnginePod *pod, IdMap *ret, Error *error);
 /* The name that its processes see; owned by the caller. */
 char *pod_hostname(const EnginePod *pod);
 

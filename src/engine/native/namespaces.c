@@ -3,6 +3,8 @@
 #include "engine/native/namespaces.h"
 
 #include <fcntl.h>
+#include <linux/nsfs.h>
+#include <sys/ioctl.h>
 #include <sys/pidfd.h>
 
 #include "engine/native/oci-config.h"
@@ -26,6 +28,12 @@ static int open_namespace(pid_t pid, const char *name) {
         return fd < 0 ? -errno : fd;
 }
 
+static int owner_of(int namespace_fd) {
+        int fd = ioctl(namespace_fd, NS_GET_USERNS);
+
+        return fd < 0 ? -errno : fd;
+}
+
 /* -ESRCH: the process ended meanwhile, and what was opened may be somebody else's. */
 static int open_all(pid_t pid, const bool *wanted, int *fds) {
         static const char *const names[] = {
@@ -40,7 +48,8 @@ static int open_all(pid_t pid, const bool *wanted, int *fds) {
                 if (!wanted[i])
                         continue;
                 fds[i] = safe_close(fds[i]);
-                fds[i] = open_namespace(pid, names[i]);
+                /* The process itself is not in the user namespace, but has namespaces that belong to it. */
+                fds[i] = i == POD_NAMESPACE_USER ? owner_of(fds[POD_NAMESPACE_UTS]) : open_namespace(pid, names[i]);
                 /* One that has ended has none (ENOENT); reaped between the lookup and the opening it looks forbidden. */
                 if (fds[i] < 0)
                         return fds[i] == -ENOENT || pidfd_send_signal(pidfd, 0, NULL, 0) < 0 ? -ESRCH : fds[i];
@@ -97,8 +106,9 @@ int pod_namespaces_open(NativeEngine *e, const EngineContainer *c, PodNamespaces
                 [POD_NAMESPACE_MNT] = true,
                 [POD_NAMESPACE_NET] = pod_has_network(c->pod),
                 [POD_NAMESPACE_IPC] = pod_has_ipc(c->pod),
-                [POD_NAMESPACE_UTS] = pod_has_network(c->pod),
+                [POD_NAMESPACE_UTS] = pod_has_uts(c->pod),
                 [POD_NAMESPACE_PID] = pid_mode == runtime_v1_NamespaceMode_POD,
+                [POD_NAMESPACE_USER] = pod_has_userns(c->pod),
         };
         _cleanup_(pod_namespaces_done) PodNamespaces n = POD_NAMESPACES_INIT;
         NativePod *p = native_pod_find(e, c->pod->id);

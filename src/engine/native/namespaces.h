@@ -9,6 +9,7 @@ typedef enum PodNamespace {
         POD_NAMESPACE_IPC,
         POD_NAMESPACE_UTS,
         POD_NAMESPACE_PID,
+        POD_NAMESPACE_USER,
         _POD_NAMESPACE_MAX,
 } PodNamespace;
 
@@ -17,7 +18,7 @@ typedef struct PodNamespaces {
         char *paths[_POD_NAMESPACE_MAX]; /* "/proc/PID/fd/N" of the daemon: for whoever else has to open it */
 } PodNamespaces;
 
-#define POD_NAMESPACES_INIT ((PodNamespaces) { .fds = { -1, -1, -1, -1, -1 } })
+#define POD_NAMESPACES_INIT ((PodNamespaces) { .fds = { -1, -1, -1, -1, -1, -1 } })
 
 void pod_namespaces_done(PodNamespaces *n);
 /* (fiber) What the container is to join. Waits while the pod's process is started again. */

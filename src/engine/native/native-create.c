@@ -30,8 +30,10 @@ typedef struct Creation {
 
         char *rootfs, *log, *pid_file, *console;
         OciUser user;
+        uint32_t uid, gid; /* the same outside of the pod's user namespace */
         Resources resources;
         PodNamespaces namespaces;
+        IdMap id_map;
         int pipes[_STREAM_MAX][2]; /* read, write */
         int console_fd, tty_fd;
         UnitProperties *properties;
@@ -80,8 +82,8 @@ static int make_pipe(Creation *k, int stream) {
 
         if (pipe2(fds, O_CLOEXEC) < 0)
                 return error_set(k->error, -errno, "cannot make a pipe");
-        if (fchown(fds[stream == STDIN ? 0 : 1], k->user.uid, k->user.gid) < 0)
-                return error_set(k->error, -errno, "cannot give a pipe to user %u", k->user.uid);
+        if (fchown(fds[stream == STDIN ? 0 : 1], k->uid, k->gid) < 0)
+                return error_set(k->error, -errno, "cannot give a pipe to user %u", k->uid);
         return 0;
 }
 
@@ -260,6 +262,8 @@ static int write_config(Creation *k, int rootfs_fd) {
                                     .ipc = k->namespaces.paths[POD_NAMESPACE_IPC],
                                     .uts = k->namespaces.paths[POD_NAMESPACE_UTS],
                                     .pid = k->namespaces.paths[POD_NAMESPACE_PID],
+                                    .userns = k->namespaces.paths[POD_NAMESPACE_USER],
+                                    .id_map = &k->id_map,
                                     .pid_private = oci_pid_mode(k->c) == runtime_v1_NamespaceMode_CONTAINER,
                                     .helper = k->engine->create_path,
                                     .environment = environment,
@@ -271,7 +275,9 @@ static int write_config(Creation *k, int rootfs_fd) {
                 return r;
         k->shared = out.shared;
         if (out.environment.size > 0) {
-                r = write_file_atomic(AT_FDCWD, environment, out.environment.data, out.environment.size, 0444, 0);
+                r = write_file_atomic(AT_FDCWD, environment, out.environment.data, out.environment.size, 0400, 0);
+                if (r >= 0 && chown(environment, k->uid, k->gid) < 0)
+                        r = -errno;
                 if (r < 0)
                         return error_set(k->error, r, "cannot write %s", environment);
         }
@@ -285,6 +291,25 @@ static int write_config(Creation *k, int rootfs_fd) {
         return r < 0 ? error_set(k->error, r, "cannot write %s", path) : 0;
 }
 
+/* All of its IDs have to be there in the pod's user namespace. */
+static int map_user(Creation *k) {
+        const OciUser *u = &k->user;
+        uint32_t id;
+        int r;
+
+        r = id_ranges_outside(&k->id_map.uids, u->uid, &k->uid);
+        if (r < 0)
+                return error_setf(k->error, GRPC_INVALID_ARGUMENT, "the pod's user namespace has no user %u", u->uid);
+        r = id_ranges_outside(&k->id_map.gids, u->gid, &k->gid);
+        if (r < 0)
+                return error_setf(k->error, GRPC_INVALID_ARGUMENT, "the pod's user namespace has no group %u", u->gid);
+        for (size_t i = 0; i < u->n_groups; i++)
+                if (id_ranges_outside(&k->id_map.gids, u->groups[i], &id) < 0)
+                        return error_setf(k->error, GRPC_INVALID_ARGUMENT, "the pod's user namespace has no group %u",
+                                          u->groups[i]);
+        return 0;
+}
+
 static int make_root(Creation *k) {
         const Image *image = k->c->image;
         _cleanup_free_ char *socket_path = strprintf("%s/pod.sock", k->c->pod->run_directory);
@@ -293,7 +318,10 @@ static int make_root(Creation *k) {
 
         if (!socket_path)
                 return error_oom(k->error);
-        r = rootfs_mount(k->c, k->engine->scratch, &fd, k->error);
+        /* Its root is not root out here, and has to come by on the way to the rootfs. */
+        if (id_map_is_set(&k->id_map) && chmod(k->c->run_directory, 0711) < 0)
+                return error_set(k->error, -errno, "cannot open %s to the container", k->c->run_directory);
+        r = rootfs_mount(k->c, k->engine->scratch, &k->id_map, k->namespaces.fds[POD_NAMESPACE_USER], &fd, k->error);
         if (r < 0)
                 return r;
         KILL_POINT_OF("container-make.overlay", k->c->id);
@@ -302,6 +330,9 @@ static int make_root(Creation *k) {
                                      ? &k->c->config->linux.security_context
                                      : NULL,
                              image ? image->config.user : NULL, &k->user, k->error);
+        if (r < 0)
+                return r;
+        r = map_user(k);
         if (r < 0)
                 return r;
         r = write_config(k, fd);
@@ -501,6 +532,8 @@ static int create(Creation *k, NativeContainer *n, EngineContainerInfo *info) {
         if (r >= 0)
                 r = resources_parse(config->has_linux && config->linux.has_resources ? &config->linux.resources : NULL,
                                     &k->resources, k->error);
+        if (r >= 0)
+                r = pod_id_map(k->c->pod, &k->id_map, k->error);
         if (r >= 0)
                 r = pod_namespaces_open(k->engine, k->c, &k->namespaces, k->error);
         if (r >= 0)

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/mount.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 
 #include "basic/file-util.h"
@@ -37,6 +38,28 @@ bool pod_has_pid(const EnginePod *pod) {
         return namespaces_of(pod)->pid == runtime_v1_NamespaceMode_POD;
 }
 
+bool pod_has_userns(const EnginePod *pod) {
+        const runtime_v1_NamespaceOption *n = namespaces_of(pod);
+
+        return n->has_userns_options && n->userns_options.mode == runtime_v1_NamespaceMode_POD;
+}
+
+/* One namespace at least is made in the user namespace, which is found by it. */
+bool pod_has_uts(const EnginePod *pod) {
+        return pod_has_network(pod) || pod_has_userns(pod);
+}
+
+int pod_id_map(const EnginePod *pod, IdMap *ret, Error *error) {
+        const runtime_v1_UserNamespace *u = &namespaces_of(pod)->userns_options;
+
+        if (!pod_has_userns(pod)) {
+                *ret = (IdMap) {};
+                return 0;
+        }
+        return id_map_from_cri(u->uids, u->uids_count, u->gids, u->gids_count, "the user namespace of the pod", ret,
+                               error);
+}
+
 /* With the host's network comes the host's name. */
 char *pod_hostname(const EnginePod *pod) {
         struct utsname u;
@@ -44,6 +67,29 @@ char *pod_hostname(const EnginePod *pod) {
         if (pod_has_network(pod) && !isempty(pod->config->hostname))
                 return strdup(pod->config->hostname);
         return strdup(uname(&u) >= 0 ? u.nodename : "localhost");
+}
+
+/* What belongs to the host can't be used by who isn't root there: /proc of its processes, for one. */
+static int check_userns(const EnginePod *pod, Error *error) {
+        const runtime_v1_NamespaceOption *n = namespaces_of(pod);
+        const runtime_v1_UserNamespace *u = &n->userns_options;
+        IdMap map;
+
+        if (!n->has_userns_options)
+                return 0;
+        if (u->mode != runtime_v1_NamespaceMode_POD && u->mode != runtime_v1_NamespaceMode_NODE)
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "user namespace mode %d is not that of a pod sandbox",
+                                  (int) u->mode);
+        if (u->mode == runtime_v1_NamespaceMode_NODE) {
+                if (u->uids_count > 0 || u->gids_count > 0)
+                        return error_setf(error, GRPC_INVALID_ARGUMENT,
+                                          "IDs are to be mapped, but the pod has the host's user namespace");
+                return 0;
+        }
+        if (n->pid == runtime_v1_NamespaceMode_NODE || n->ipc == runtime_v1_NamespaceMode_NODE)
+                return error_setf(error, GRPC_INVALID_ARGUMENT,
+                                  "a pod with a user namespace can't have the host's PID or IPC namespace");
+        return pod_id_map(pod, &map, error);
 }
 
 static int check_pod(const EnginePod *pod, Error *error) {
@@ -57,13 +103,11 @@ static int check_pod(const EnginePod *pod, Error *error) {
                 return error_setf(error, GRPC_INVALID_ARGUMENT,
                                   "namespace modes (network %d, PID %d, IPC %d) are not those of a pod sandbox",
                                   (int) n->network, (int) n->pid, (int) n->ipc);
-        if (n->has_userns_options && n->userns_options.mode != runtime_v1_NamespaceMode_NODE)
-                return error_setf(error, GRPC_UNIMPLEMENTED, "user namespaces are not supported yet");
         if (strlen(hostname) > 64 ||
             strspn(hostname, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._") != strlen(hostname))
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "'%.80s' is no hostname of at most 64 characters",
                                   hostname);
-        return 0;
+        return check_userns(pod, error);
 }
 
 /* --- following --------------------------------------------------------------------------------------------------- */
@@ -227,6 +271,25 @@ int native_pod_wait_pid(NativePod *p, pid_t *ret, Error *error) {
 
 /* --- start ------------------------------------------------------------------------------------------------------- */
 
+static int ranges_arguments(const IdRanges *r, const char *option, char ***argv) {
+        int k = 0;
+
+        for (size_t i = 0; i < r->n && k >= 0; i++)
+                k = strv_extendf(argv, "%s=%u:%u:%u", option, r->ranges[i].inside, r->ranges[i].outside,
+                                 r->ranges[i].count);
+        return k;
+}
+
+static int id_map_arguments(const EnginePod *pod, char ***argv, Error *error) {
+        IdMap map;
+        int r;
+
+        r = pod_id_map(pod, &map, error);
+        if (r >= 0)
+                r = ranges_arguments(&map.uids, "--uid-map", argv);
+        return r >= 0 ? ranges_arguments(&map.gids, "--gid-map", argv) : r;
+}
+
 static int pod_arguments(NativeEngine *e, const EnginePod *pod, char ***ret, Error *error) {
         _cleanup_strv_free_ char **argv = NULL;
         _cleanup_free_ char *hostname = NULL;
@@ -237,11 +300,11 @@ static int pod_arguments(NativeEngine *e, const EnginePod *pod, char ***ret, Err
                 r = strv_extendf(&argv, "--socket=%s/pod.sock", pod->run_directory);
         if (r >= 0)
                 r = strv_extendf(&argv, "--run-directory=%s", e->run_directory);
-        if (r >= 0 && pod_has_network(pod)) {
+        if (r >= 0 && pod_has_network(pod))
+                r = strv_extend(&argv, "--net");
+        if (r >= 0 && pod_has_uts(pod)) {
                 hostname = pod_hostname(pod);
-                r = hostname ? strv_extend(&argv, "--net") : -ENOMEM;
-                if (r >= 0)
-                        r = strv_extend(&argv, "--uts");
+                r = hostname ? strv_extend(&argv, "--uts") : -ENOMEM;
                 if (r >= 0)
                         r = strv_extendf(&argv, "--hostname=%s", hostname);
         }
@@ -249,8 +312,10 @@ static int pod_arguments(NativeEngine *e, const EnginePod *pod, char ***ret, Err
                 r = strv_extend(&argv, "--ipc");
         if (r >= 0 && pod_has_pid(pod))
                 r = strv_extend(&argv, "--pid");
+        if (r >= 0)
+                r = id_map_arguments(pod, &argv, error);
         if (r < 0)
-                return error_oom(error);
+                return error_is_set(error) ? r : error_oom(error);
         r = pod_sysctl_arguments(pod, &argv, error);
         if (r < 0)
                 return r;
@@ -298,15 +363,37 @@ static int pod_properties(NativeEngine *e, const EnginePod *pod, UnitProperties 
         return 0;
 }
 
+/* Who its root is outside, as text. */
+static int root_of_pod(const EnginePod *pod, char uid[16], char gid[16], Error *error) {
+        uint32_t u = 0, g = 0;
+        IdMap map;
+        int r;
+
+        r = pod_id_map(pod, &map, error);
+        if (r < 0)
+                return r;
+        (void) id_ranges_outside(&map.uids, 0, &u);
+        (void) id_ranges_outside(&map.gids, 0, &g);
+        (void) snprintf(uid, 16, "%u", u);
+        (void) snprintf(gid, 16, "%u", g);
+        return 0;
+}
+
 /* The pod's /dev/shm, which all its containers share. */
 static int mount_shm(const EnginePod *pod, const char *socket_path, Error *error) {
         _cleanup_close_ int fs_fd = -1, fd = -1;
         _cleanup_free_ char *target = strprintf("%s/shm", pod->run_directory);
+        char uid[16], gid[16];
+        int r;
 
         if (!target)
                 return error_oom(error);
+        r = root_of_pod(pod, uid, gid, error);
+        if (r < 0)
+                return r;
         fs_fd = fsopen("tmpfs", FSOPEN_CLOEXEC);
-        if (fs_fd < 0 || fsconfig(fs_fd, FSCONFIG_SET_STRING, "source", "shm", 0) < 0 ||
+        if (fs_fd < 0 || fsconfig(fs_fd, FSCONFIG_SET_STRING, "uid", uid, 0) < 0 ||
+            fsconfig(fs_fd, FSCONFIG_SET_STRING, "gid", gid, 0) < 0 || fsconfig(fs_fd, FSCONFIG_SET_STRING, "source", "shm", 0) < 0 ||
             fsconfig(fs_fd, FSCONFIG_SET_STRING, "mode", "1777", 0) < 0 ||
             fsconfig(fs_fd, FSCONFIG_SET_STRING, "size", SHM_SIZE, 0) < 0 ||
             fsconfig(fs_fd, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
@@ -319,6 +406,10 @@ static int mount_shm(const EnginePod *pod, const char *socket_path, Error *error
 
 static int pod_make(NativeEngine *e, const EnginePod *pod, NativePod *p, UnitProperties *properties, Error *error) {
         int r;
+
+        /* Its containers' root is not root out here, and has to come by on the way to its files. */
+        if (pod_has_userns(pod) && chmod(pod->run_directory, 0711) < 0)
+                return error_set(error, -errno, "cannot open %s to the pod", pod->run_directory);
 
         r = unit_start_wait(e->systemd, pod->unit, properties, POD_START_TIMEOUT_USEC, error);
         if (r < 0)

@@ -4,12 +4,14 @@
 #include <linux/capability.h>
 #include <stdarg.h>
 #include <sys/epoll.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 
 #include "basic/file-util.h"
 #include "engine/native/capability.h"
 #include "engine/native/internal.h"
 #include "engine/native/resources.h"
+#include "engine/native/rootfs.h"
 
 #define OOM_SCORE_ADJ_MIN (-1000)
 
@@ -243,6 +245,34 @@ static void native_load_end(Engine *engine) {
         systemd_forget_running(native_engine(engine)->systemd);
 }
 
+/* The kernel has to make them, and the file system of the layers to map IDs. */
+static bool can_map_ids(const char *layers_path) {
+        const IdMap map = { .uids = { .ranges = { { 0, 1, 1 } }, .n = 1 }, .gids = { .ranges = { { 0, 1, 1 } }, .n = 1 } };
+        _cleanup_close_ int userns_fd = -1, mount_fd = -1;
+        _cleanup_error_ Error error = ERROR_INIT;
+        int r;
+
+        r = id_map_make_namespace(&map, &userns_fd, &error);
+        if (r < 0) {
+                log_notice("Pods can't have user namespaces: %s", error.message);
+                return false;
+        }
+        mount_fd = open_tree(AT_FDCWD, layers_path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+        r = mount_fd < 0 ? -errno : mount_map_ids(mount_fd, userns_fd);
+        if (r < 0)
+                log_notice("Pods can't have user namespaces: the file system of %s doesn't map IDs (%s)", layers_path,
+                           strerror(-r));
+        return r >= 0;
+}
+
+static bool has_user_namespaces(Engine *engine, const char *layers_path) {
+        NativeEngine *e = native_engine(engine);
+
+        if (e->user_namespaces == 0)
+                e->user_namespaces = can_map_ids(layers_path) ? 1 : -1;
+        return e->user_namespaces > 0;
+}
+
 static const EngineOps native_ops = {
         .name = "native",
         .free = native_free,
@@ -269,6 +299,7 @@ static const EngineOps native_ops = {
         .container_update = native_container_update,
         .container_cgroup = native_container_cgroup,
         .container_layer_usage = native_container_layer_usage,
+        .has_user_namespaces = has_user_namespaces,
 };
 
 /* What PID 1 may do decides what units can have; the daemon itself may be more confined. */

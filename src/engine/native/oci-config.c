@@ -52,6 +52,31 @@ static int check_security_module(const runtime_v1_LinuxContainerSecurityContext 
         return 0;
 }
 
+static bool mappings_equal(const runtime_v1_IDMapping *a, size_t n_a, const runtime_v1_IDMapping *b, size_t n_b) {
+        for (size_t i = 0; i < n_a && i < n_b; i++)
+                if (a[i].container_id != b[i].container_id || a[i].host_id != b[i].host_id || a[i].length != b[i].length)
+                        return false;
+        return n_a == n_b;
+}
+
+/* Where the container says anything about it, it has to be what its pod has. */
+static int check_userns(const runtime_v1_LinuxContainerSecurityContext *s, const runtime_v1_LinuxSandboxSecurityContext *p,
+                        Error *error) {
+        static const runtime_v1_UserNamespace of_node = { .mode = runtime_v1_NamespaceMode_NODE };
+        const runtime_v1_UserNamespace *u = &s->namespace_options.userns_options;
+        const runtime_v1_UserNamespace *of_pod =
+                        p && p->has_namespace_options && p->namespace_options.has_userns_options
+                                        ? &p->namespace_options.userns_options
+                                        : &of_node;
+
+        if (u->mode == of_pod->mode &&
+            (u->mode == runtime_v1_NamespaceMode_NODE ||
+             (mappings_equal(u->uids, u->uids_count, of_pod->uids, of_pod->uids_count) &&
+              mappings_equal(u->gids, u->gids_count, of_pod->gids, of_pod->gids_count))))
+                return 0;
+        return error_setf(error, GRPC_INVALID_ARGUMENT, "the container asks for another user namespace than its pod has");
+}
+
 int oci_config_check(const EngineContainer *c, Error *error) {
         const runtime_v1_LinuxContainerSecurityContext *s = context_of(c);
         const runtime_v1_LinuxSandboxSecurityContext *p = pod_context_of(c);
@@ -67,9 +92,12 @@ int oci_config_check(const EngineContainer *c, Error *error) {
         if (s->privileged && !(p && p->privileged))
                 return error_setf(error, GRPC_INVALID_ARGUMENT,
                                   "a privileged container needs a pod sandbox that is privileged too");
-        if (s->has_namespace_options && s->namespace_options.has_userns_options &&
-            s->namespace_options.userns_options.mode != runtime_v1_NamespaceMode_NODE)
-                return error_setf(error, GRPC_UNIMPLEMENTED, "user namespaces are not supported yet");
+        if (s->has_namespace_options && s->namespace_options.has_userns_options) {
+                int r = check_userns(s, p, error);
+
+                if (r < 0)
+                        return r;
+        }
         return check_security_module(s, error);
 }
 
@@ -163,7 +191,7 @@ static int make_namespaces(const OciInput *in, bool privileged, json_t **ret, Er
 
         if (!a)
                 return error_oom(error);
-        failed = add_namespace(a, "mount", NULL) < 0 || (in->net && add_namespace(a, "network", in->net) < 0) ||
+        failed = (in->userns && add_namespace(a, "user", in->userns) < 0) || add_namespace(a, "mount", NULL) < 0 || (in->net && add_namespace(a, "network", in->net) < 0) ||
                  (in->ipc && add_namespace(a, "ipc", in->ipc) < 0) ||
                  (in->uts && add_namespace(a, "uts", in->uts) < 0) ||
                  ((in->pid || in->pid_private) && add_namespace(a, "pid", in->pid_private ? NULL : in->pid) < 0) ||
@@ -222,6 +250,12 @@ static int make_linux(const OciInput *in, UnitProperties *p, bool shared, json_t
                          "readonlyPaths", make_paths(s ? s->readonly_paths : NULL, n_readonly, readonly_paths,
                                                      ours ? ELEMENTSOF(readonly_paths) : 0),
                          "rootfsPropagation", root_propagation(config, shared));
+        if (*ret && in->id_map && id_map_is_set(in->id_map) &&
+            (json_object_set_new(*ret, "uidMappings", id_ranges_to_json(&in->id_map->uids)) < 0 ||
+             json_object_set_new(*ret, "gidMappings", id_ranges_to_json(&in->id_map->gids)) < 0)) {
+                json_decref(*ret);
+                *ret = NULL;
+        }
         return *ret ? 0 : error_oom(error);
 }
 

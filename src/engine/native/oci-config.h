@@ -8,6 +8,7 @@
 #include "basic/macro.h"
 #include "basic/string-util.h"
 #include "engine/engine.h"
+#include "engine/native/id-map.h"
 #include "engine/native/oci-mounts.h"
 #include "engine/native/oci-user.h"
 
@@ -22,8 +23,9 @@ typedef struct OciInput {
         const char *cgroup;     /* that the runtime has to make; NULL: it has nothing to do with cgroups */
         OciPodFiles files;
         /* Paths of namespaces; NULL: the host's. */
-        const char *net, *ipc, *uts;
+        const char *net, *ipc, *uts, *userns;
         const char *pid;
+        const IdMap *id_map;    /* of the user namespace, or NULL */
         bool pid_private;       /* a pid namespace of its own instead */
         /* Only looked at when there are variables that JSON can't hold: paths of rktlet-create and of a file for them.
          */
@@ -46,7 +48,7 @@ void oci_output_done(OciOutput *o);
 /* p (may be NULL) gets the properties that go with it: devices. */
 int oci_config_make(const OciInput *in, UnitProperties *p, OciOutput *ret, Error *error);
 
-/* Refuses what isn't built: user namespaces, AppArmor and SELinux where they would matter. */
+/* Refuses what makes no sense, or can't be had on this node. */
 int oci_config_check(const EngineContainer *c, Error *error);
 /* Whose pid namespace: the container's own choice, else the pod's. */
 runtime_v1_NamespaceMode oci_pid_mode(const EngineContainer *c);

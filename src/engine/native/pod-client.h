@@ -34,9 +34,9 @@ int pod_client_drain(const char *socket_path, const char *container_id, Error *e
 int pod_client_remove_streams(const char *socket_path, const char *container_id, Error *error);
 
 /* Attaches a detached mount (open_tree(OPEN_TREE_CLONE), fsmount()) in the pod process's mount namespace, where PID 1
- * doesn't see it. The target directory is made when missing. Whatever is mounted there already is replaced. */
+ * doesn't see it. The target directory (or file, for the mount of one) is made when missing. Whatever is mounted there already is replaced. */
 int pod_client_mount(const char *socket_path, int mount_fd, const char *target, Error *error);
-/* Lazily unmounts what is there and removes the directory; nothing there: 0. */
+/* Lazily unmounts what is there and removes the directory (or file); nothing there: 0. */
 int pod_client_unmount(const char *socket_path, const char *target, Error *error);
 
 /* Writes "NAME=VALUE" in the pod's namespaces; for sysctls of interfaces, which CNI makes after the pod's start (the

@@ -38,9 +38,10 @@ static int make_lower(const EngineContainer *c, const char *empty, char **ret) {
 }
 
 /* The root directory itself has the owner and mode that the uppermost layer gives it. */
-static int make_upper(const EngineContainer *c, int dir_fd, const char *layers_path, Error *error) {
+static int make_upper(const EngineContainer *c, int dir_fd, const char *layers_path, const IdMap *map, Error *error) {
         size_t n = strv_length(c->layers);
         struct stat st = { .st_mode = 0755 };
+        uint32_t uid, gid;
 
         if (n > 0) {
                 _cleanup_free_ char *top = strprintf("%s/%s/fs", layers_path, c->layers[n - 1]);
@@ -50,7 +51,14 @@ static int make_upper(const EngineContainer *c, int dir_fd, const char *layers_p
                 if (stat(top, &st) < 0)
                         return error_set(error, -errno, "cannot look at layer %s of the image", c->layers[n - 1]);
         }
-        if (mkdirat(dir_fd, "upper", 0700) < 0 || fchownat(dir_fd, "upper", st.st_uid, st.st_gid, 0) < 0 ||
+        uid = st.st_uid;
+        gid = st.st_gid;
+        /* An ID that isn't mapped belongs to nobody. */
+        if (map && (id_ranges_outside(&map->uids, st.st_uid, &uid) < 0 || id_ranges_outside(&map->gids, st.st_gid, &gid) < 0))
+                return error_setf(error, GRPC_FAILED_PRECONDITION,
+                                  "the image's root belongs to user %u, group %u, which the pod's user namespace hasn't",
+                                  st.st_uid, st.st_gid);
+        if (mkdirat(dir_fd, "upper", 0700) < 0 || fchownat(dir_fd, "upper", uid, gid, 0) < 0 ||
             fchmodat(dir_fd, "upper", st.st_mode & 07777, 0) < 0 || mkdirat(dir_fd, "work", 0700) < 0)
                 return error_set(error, -errno, "cannot make the writable layer in %s", c->directory);
         KILL_POINT_OF("container-make.upper", c->id);
@@ -149,7 +157,41 @@ static int check_writable(const EngineContainer *c, int fd, Error *error) {
                          "directory in %s", c->directory);
 }
 
-int rootfs_mount(const EngineContainer *c, const char *scratch, int *ret_fd, Error *error) {
+int mount_map_ids(int mount_fd, int userns_fd) {
+        struct mount_attr attributes = { .attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t) userns_fd };
+
+        if (mount_setattr(mount_fd, "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes, sizeof attributes) >= 0 ||
+            mount_setattr(mount_fd, "", AT_EMPTY_PATH, &attributes, sizeof attributes) >= 0)
+                return 0;
+        return -errno;
+}
+
+/* The store's folder of layers once more, its IDs mapped. Overlayfs takes lower directories that are mounted somewhere
+ * only: it is at `scratch` until the overlay is there, which keeps its own reference. */
+static int map_layers(const char *layers_path, const char *scratch, int userns_fd, int *ret_fd, Error *error) {
+        _cleanup_close_ int tree_fd = -1;
+        int fd, r;
+
+        tree_fd = open_tree(AT_FDCWD, layers_path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+        if (tree_fd < 0)
+                return error_set(error, -errno, "cannot clone the mount of %s", layers_path);
+        r = mount_map_ids(tree_fd, userns_fd);
+        if (r < 0)
+                return error_set(error, r, "the file system of %s cannot map IDs, which pods with a user namespace need",
+                                 layers_path);
+        if (move_mount(tree_fd, "", AT_FDCWD, scratch, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+                return error_set(error, -errno, "cannot mount the layers at %s", scratch);
+        fd = open_directory(AT_FDCWD, scratch);
+        if (fd < 0) {
+                (void) umount2(scratch, MNT_DETACH);
+                return error_set(error, fd, "cannot open %s", scratch);
+        }
+        *ret_fd = fd;
+        return 0;
+}
+
+int rootfs_mount(const EngineContainer *c, const char *scratch, const IdMap *map, int userns_fd, int *ret_fd,
+                 Error *error) {
         _cleanup_(overlay_done) Overlay o = {};
         _cleanup_close_ int dir_fd = -1, layers_fd = -1, back_fd = -1, fd = -1;
         _cleanup_free_ char *empty = NULL;
@@ -158,7 +200,7 @@ int rootfs_mount(const EngineContainer *c, const char *scratch, int *ret_fd, Err
         dir_fd = open_directory(AT_FDCWD, c->directory);
         if (dir_fd < 0)
                 return error_set(error, dir_fd, "cannot open %s", c->directory);
-        r = make_upper(c, dir_fd, c->layers_path, error);
+        r = make_upper(c, dir_fd, c->layers_path, map, error);
         if (r < 0)
                 return r;
 
@@ -168,19 +210,26 @@ int rootfs_mount(const EngineContainer *c, const char *scratch, int *ret_fd, Err
         if (!empty || !o.upper || !o.work || make_lower(c, empty, &o.lower) < 0)
                 return error_oom(error);
 
-        layers_fd = open_directory(AT_FDCWD, c->layers_path);
-        if (layers_fd < 0)
-                return error_set(error, layers_fd, "cannot open %s", c->layers_path);
         back_fd = open_directory(AT_FDCWD, ".");
         if (back_fd < 0)
                 return error_set(error, back_fd, "cannot open the working directory");
-        if (fchdir(layers_fd) < 0)
-                return error_set(error, -errno, "cannot go to %s", c->layers_path);
-        if (strlen(o.lower) <= OPTION_MAX && strlen(o.upper) <= OPTION_MAX && strlen(o.work) <= OPTION_MAX)
+        if (userns_fd >= 0) {
+                r = map_layers(c->layers_path, scratch, userns_fd, &layers_fd, error);
+                if (r < 0)
+                        return r;
+        } else {
+                layers_fd = open_directory(AT_FDCWD, c->layers_path);
+                if (layers_fd < 0)
+                        return error_set(error, layers_fd, "cannot open %s", c->layers_path);
+        }
+        r = fchdir(layers_fd) < 0 ? error_set(error, -errno, "cannot go to %s", c->layers_path) : 0;
+        if (r >= 0 && strlen(o.lower) <= OPTION_MAX && strlen(o.upper) <= OPTION_MAX && strlen(o.work) <= OPTION_MAX)
                 r = mount_detached(&o, &fd, error);
-        else
+        else if (r >= 0)
                 r = mount_at_scratch(&o, scratch, &fd, error);
         (void) !fchdir(back_fd);
+        if (userns_fd >= 0)
+                (void) umount2(scratch, MNT_DETACH);
         if (r >= 0)
                 r = check_writable(c, fd, error);
         if (r < 0)

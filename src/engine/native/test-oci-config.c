@@ -367,7 +367,7 @@ static void test_namespaces(void) {
         refused(&f, GRPC_INVALID_ARGUMENT, "77");
         f.config.linux.security_context.namespace_options.pid = 0;
         f.config.linux.security_context.namespace_options.has_userns_options = true;
-        refused(&f, GRPC_UNIMPLEMENTED, "user namespaces");
+        refused(&f, GRPC_INVALID_ARGUMENT, "another user namespace");
 }
 
 /* "destination<source" of all mounts. */
