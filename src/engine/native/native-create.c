@@ -248,6 +248,9 @@ static int write_config(Creation *k, int rootfs_fd) {
 
         if (!hostname || !environment || pod_files_paths(k->c->pod, &files) < 0)
                 return error_oom(k->error);
+        /* crun does so itself, and better: what is mounted below comes along. */
+        files.bind_sys = pod_has_userns(k->c->pod) && !pod_has_network(k->c->pod) &&
+                         k->runtime->type != NATIVE_RUNTIME_CRUN;
         r = oci_config_make(&(OciInput) {
                                     .container = k->c,
                                     .user = &k->user,

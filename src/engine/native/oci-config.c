@@ -140,9 +140,9 @@ static int add_helper(const OciInput *in, json_t *args, json_t *mounts, Error *e
                 if (json_array_insert_new(args, i, json_string(before[i])) < 0)
                         return error_oom(error);
         for (size_t i = 0; i < ELEMENTSOF(files); i++)
-                if (json_array_append_new(mounts, json_pack("{s:s, s:s, s:s, s:[s, s, s]}", "destination", files[i][1],
+                if (json_array_append_new(mounts, json_pack("{s:s, s:s, s:s, s:[s, s, s, s, s]}", "destination", files[i][1],
                                                             "type", "bind", "source", files[i][0], "options", "bind",
-                                                            "rprivate", "ro")) < 0)
+                                                            "rprivate", "ro", "nosuid", "nodev")) < 0)
                         return error_oom(error);
         return 0;
 }

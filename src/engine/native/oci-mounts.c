@@ -186,11 +186,14 @@ static int add_all_asked_for(json_t *array, const runtime_v1_ContainerConfig *co
 
 int oci_mounts(const runtime_v1_ContainerConfig *config, const OciPodFiles *files, bool privileged, json_t **ret,
                bool *ret_shared, Error *error) {
-        const char *const bind[] = { "rbind", "rprivate", "rw", NULL };
+        /* In a user namespace nosuid and nodev of the host's /run can't be taken away, which a remount without them would
+         * mean. */
+        const char *const bind[] = { "rbind", "rprivate", "rw", "nosuid", "nodev", NULL };
+        const char *const bind_sys[] = { "rbind", "rprivate", "ro", "nosuid", "noexec", "nodev", NULL };
         const char *const bind_shm[] = { "rbind", "rprivate", "rw", "nosuid", "noexec", "nodev", NULL };
         const bool readonly_root = config->has_linux && config->linux.has_security_context &&
                                    config->linux.security_context.readonly_rootfs;
-        const char *const bind_ro[] = { "rbind", "rprivate", "ro", NULL };
+        const char *const bind_ro[] = { "rbind", "rprivate", "ro", "nosuid", "nodev", NULL };
         const struct {
                 const char *source, *destination;
                 const char *const *options;
@@ -208,7 +211,10 @@ int oci_mounts(const runtime_v1_ContainerConfig *config, const OciPodFiles *file
                 return error_oom(error);
         for (size_t i = 0; i < ELEMENTSOF(defaults); i++)
                 if (!is_asked_for(config, defaults[i].destination)) {
-                        r = add_default(a, &defaults[i], privileged, error);
+                        if (files->bind_sys && streq(defaults[i].destination, "/sys"))
+                                r = add_bind(a, "/sys", "/sys", bind_sys, error);
+                        else
+                                r = add_default(a, &defaults[i], privileged, error);
                         if (r < 0)
                                 return r;
                 }

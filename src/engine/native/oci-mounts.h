@@ -16,6 +16,7 @@
 typedef struct OciPodFiles {
         const char *hostname, *hosts, *resolv_conf; /* paths of files */
         const char *shm;                            /* a tmpfs, or /dev/shm of the host */
+        bool bind_sys; /* /sys is the host's: who doesn't own the network namespace can't mount one */
 } OciPodFiles;
 
 /* The array `mounts`. *ret_shared: some mount is to propagate to the host. */
