@@ -397,6 +397,21 @@ static int start_streams(Daemon *d, Error *error) {
                                  isempty(tls.certificate) ? NULL : &tls, &d->streams, error);
 }
 
+/* The verbose Status has them. */
+static int show_settings(Daemon *d) {
+        _cleanup_free_ char *text = NULL;
+        size_t size;
+        FILE *f = open_memstream(&text, &size);
+        int r;
+
+        if (!f)
+                return -ENOMEM;
+        r = config_dump(&d->config, f);
+        if (fclose(f) != 0 || r < 0)
+                return -ENOMEM;
+        return cri_set_settings(d->cri, text);
+}
+
 static int make_parts(Daemon *d, Error *error) {
         const Config *c = &d->config;
         _cleanup_free_ char *unpack = strprintf("%s/rktlet-unpack", c->libexec_directory);
@@ -476,6 +491,9 @@ static int make_parts(Daemon *d, Error *error) {
         if (r < 0)
                 return r;
         cri_set_streams(d->cri, d->streams);
+        r = show_settings(d);
+        if (r < 0)
+                return error_set(error, r, "Cannot set up the Container Runtime Interface");
         r = grpc_server_new(d->event, cri_methods(), d->cri, &d->server);
         if (r < 0)
                 return error_set(error, r, "Cannot set up the gRPC server");

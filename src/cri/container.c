@@ -1,10 +1,9 @@
 /* Containers: CreateContainer, StartContainer, StopContainer, RemoveContainer, ContainerStatus, ListContainers,
  * StreamContainers, ReopenContainerLog, UpdateContainerResources. */
 
-#include "basic/json-util.h"
 #include "cri/describe.h"
+#include "cri/info.h"
 #include "cri/internal.h"
-#include "cri/json.h"
 #include "cri/stream.h"
 
 /* A longer grace than this is this one: nobody waits for it, and it fits any clock. */
@@ -72,19 +71,6 @@ int cri_remove_container(CriCall *c, Error *error) {
                         return r;
         }
         return CRI_REPLY(c, RemoveContainerResponse, &response, error);
-}
-
-static int container_info(const Container *k, Arena *arena, runtime_v1_ContainerStatusResponse_InfoEntry *ret,
-                          Error *error) {
-        _cleanup_json_ json_t *o = json_pack(
-                        "{s:s, s:I, s:s, s:s?, s:s?, s:s?, s:s?, s:s?, s:b, s:o*, s:o}", "sandboxID", k->pod->id,
-                        "pid", (json_int_t) k->pid, "phase", container_phase_to_string(k->phase), "unit", k->unit,
-                        "slice", k->pod->slice, "imageID", k->image_id, "directory", k->directory, "runDirectory",
-                        k->run_directory, "oomKilled", (int) k->oom_killed, "layers", json_from_strv(k->layers),
-                        "config", message_to_json(runtime_v1_ContainerConfig_fields, &k->request.config));
-
-        ret->key = (char *) "info";
-        return json_to_arena(o, arena, &ret->value, error);
 }
 
 int cri_container_status(CriCall *c, Error *error) {

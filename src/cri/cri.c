@@ -20,7 +20,19 @@ void cri_set_streams(Cri *c, StreamServer *streams) {
         c->streams = streams;
 }
 
+int cri_set_settings(Cri *c, const char *text) {
+        char *copy = strdup(text);
+
+        if (!copy)
+                return -ENOMEM;
+        free(c->settings);
+        c->settings = copy;
+        return 0;
+}
+
 Cri *cri_free(Cri *c) {
+        if (c)
+                free(c->settings);
         return mfree(c);
 }
 

@@ -14,6 +14,8 @@ typedef struct Cri Cri;
 int cri_new(Manager *manager, Cri **ret);
 /* Where Exec, Attach and PortForward send their clients; borrowed. Without one they answer Unavailable. */
 void cri_set_streams(Cri *c, StreamServer *streams);
+/* The configuration in force, as --dump-config prints it, for the verbose Status. -ENOMEM. */
+int cri_set_settings(Cri *c, const char *text);
 /* After the last call has ended. */
 Cri *cri_free(Cri *c);
 DEFINE_TRIVIAL_CLEANUP_FUNC(Cri *, cri_free);

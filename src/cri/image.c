@@ -2,10 +2,9 @@
 
 #include <sys/stat.h>
 
-#include "basic/json-util.h"
 #include "cri/describe.h"
+#include "cri/info.h"
 #include "cri/internal.h"
-#include "cri/json.h"
 #include "cri/stream.h"
 
 static int image_required(const runtime_v1_ImageSpec *spec, bool given, Error *error) {
@@ -101,15 +100,6 @@ int cri_stream_images(CriCall *c, Error *error) {
                 image_ref(*i);
         }
         return stream_list_send(c, &list, send_image_batch, error);
-}
-
-static int image_info(const Image *i, Arena *arena, runtime_v1_ImageStatusResponse_InfoEntry *ret, Error *error) {
-        _cleanup_json_ json_t *o = json_pack(
-                        "{s:s?, s:o*, s:o}", "manifestDigest", i->manifest_digest, "layers", json_from_strv(i->layers),
-                        "imageSpec", json_from_text(i->config_json));
-
-        ret->key = (char *) "info";
-        return json_to_arena(o, arena, &ret->value, error);
 }
 
 int cri_image_status(CriCall *c, Error *error) {

@@ -11,6 +11,7 @@ struct Cri {
         Manager *manager;
         StreamServer *streams;
         EventStream *event_streams;
+        char *settings; /* for the verbose status; may be NULL */
         bool ending;
 };
 

@@ -1,9 +1,8 @@
 /* What the runtime says of itself: Version, Status, RuntimeConfig, UpdateRuntimeConfig. */
 
-#include "basic/json-util.h"
 #include "basic/log.h"
+#include "cri/info.h"
 #include "cri/internal.h"
-#include "cri/json.h"
 
 /* What pods can have, if their handler's runtime can do it. True only for what is built and tested. */
 #define HANDLER_RECURSIVE_READ_ONLY_MOUNTS true
@@ -36,20 +35,6 @@ static void condition(runtime_v1_RuntimeCondition *ret, const char *type, int r,
                 return;
         ret->reason = (char *) reason;
         ret->message = cause->message ? cause->message : strerror(-r);
-}
-
-static int status_info(CriCall *c, runtime_v1_StatusResponse_InfoEntry *ret, Error *error) {
-        const Manager *m = c->manager;
-        const char *systemd = systemd_version(m->systemd), *network = cni_network_name(m->cni);
-        _cleanup_json_ json_t *o = json_pack(
-                        "{s:s, s:s, s:s?, s:s?, s:s?, s:s?, s:s?, s:I, s:I}", "runtimeVersion", PROJECT_VERSION,
-                        "cgroupDriver", "systemd", "engine", m->engine ? m->engine->ops->name : NULL, "systemdVersion",
-                        systemd, "network", network, "stateDirectory", m->config.state_directory, "runDirectory",
-                        m->config.run_directory, "pods", (json_int_t) HASH_COUNT(m->pods), "containers",
-                        (json_int_t) HASH_CNT(hh, m->containers));
-
-        ret->key = (char *) "config";
-        return json_to_arena(o, &c->arena, &ret->value, error);
 }
 
 static int describe_handlers(CriCall *c, runtime_v1_RuntimeHandler **ret, pb_size_t *ret_n, Error *error) {

@@ -1,10 +1,9 @@
 /* Pods: RunPodSandbox, StopPodSandbox, RemovePodSandbox, PodSandboxStatus, ListPodSandbox, StreamPodSandboxes,
  * UpdatePodSandboxResources. */
 
-#include "basic/json-util.h"
 #include "cri/describe.h"
+#include "cri/info.h"
 #include "cri/internal.h"
-#include "cri/json.h"
 #include "cri/stream.h"
 
 int cri_run_pod_sandbox(CriCall *c, Error *error) {
@@ -52,19 +51,6 @@ int cri_remove_pod_sandbox(CriCall *c, Error *error) {
                         return r;
         }
         return CRI_REPLY(c, RemovePodSandboxResponse, &response, error);
-}
-
-static int pod_info(const Pod *p, Arena *arena, runtime_v1_PodSandboxStatusResponse_InfoEntry *ret, Error *error) {
-        _cleanup_json_ json_t *o =
-                        json_pack("{s:I, s:s, s:s?, s:s?, s:s, s:s?, s:s?, s:o, s:o}", "pid",
-                                  (json_int_t) p->engine_state.pid, "phase", pod_phase_to_string(p->phase), "unit",
-                                  p->unit, "slice", p->slice, "runtimeHandler", strempty(p->request.runtime_handler),
-                                  "directory", p->directory, "runDirectory", p->run_directory, "cniResult",
-                                  json_from_text(p->network_json),
-                                  "config", message_to_json(runtime_v1_PodSandboxConfig_fields, &p->request.config));
-
-        ret->key = (char *) "info";
-        return json_to_arena(o, arena, &ret->value, error);
 }
 
 int cri_pod_sandbox_status(CriCall *c, Error *error) {

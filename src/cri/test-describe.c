@@ -85,6 +85,7 @@ static void test_pod_status(void) {
         runtime_v1_PodSandboxStatusResponse reply = {};
         runtime_v1_NamespaceOption *options;
         _cleanup_json_ json_t *info = NULL;
+        const json_t *namespaces;
 
         build();
         pods[0].ips = ips;
@@ -121,6 +122,11 @@ static void test_pod_status(void) {
         CHECK_EQ(json_parse(reply.info[0].value, strlen(reply.info[0].value), &info, NULL), 0);
         CHECK_EQ(json_integer_value(json_object_get(info, "pid")), 4711);
         CHECK_STREQ(json_get_string(info, "slice"), "kubepods.slice");
+        namespaces = json_get_array(json_get_object(json_get_object(info, "runtimeSpec"), "linux"), "namespaces");
+        /* mount, network, uts: PID and IPC are not the pod's here */
+        CHECK_EQ(json_array_size(namespaces), 3);
+        CHECK_STREQ(json_get_string(json_array_get(namespaces, 1), "type"), "network");
+        CHECK_STREQ(json_get_string(json_array_get(namespaces, 1), "path"), "/proc/4711/ns/net");
         CHECK_STREQ(json_get_string(json_get_object(info, "cniResult"), "cniVersion"), "1.0.0");
         CHECK_STREQ(json_get_string(json_get_object(json_get_object(info, "config"), "labels"), "tier"), "web");
         CHECK_STREQ(json_get_string(json_get_object(json_get_object(info, "config"), "metadata"), "namespace"),

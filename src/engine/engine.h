@@ -178,6 +178,9 @@ typedef struct EngineOps {
         const char *(*container_cgroup)(Engine *e, const char *id);
         /* Whether pods can have user namespaces, with layers in this folder; NULL (the member): no. Doesn't wait. */
         bool (*has_user_namespaces)(Engine *e, const char *layers_path);
+        /* Its OCI runtime configuration as JSON, owned by the caller; -ENOENT when there is none. NULL: never. Doesn't
+         * wait. */
+        int (*container_spec)(Engine *e, const EngineContainer *c, char **ret);
         /* What its writable layer takes. Large ones take a child and their time. */
         int (*container_layer_usage)(Engine *e, const EngineContainer *c, TreeUsage *ret, Error *error);
 } EngineOps;

@@ -546,6 +546,15 @@ int container_remove(Container *c, Error *error) {
         return 0;
 }
 
+char *container_spec(Container *c) {
+        EnginePod pod;
+        EngineContainer view = container_engine_view(c, &pod);
+        Engine *e = c->manager->engine;
+        char *spec = NULL;
+
+        return e->ops->container_spec && e->ops->container_spec(e, &view, &spec) >= 0 ? spec : NULL;
+}
+
 int container_check_running(const Container *c, const char *what, Error *error) {
         if (c->phase != CONTAINER_RUNNING)
                 return error_setf(error, GRPC_FAILED_PRECONDITION, "cannot %s container %s: it is %s, not running", what,

@@ -218,6 +218,8 @@ int container_exec_sync(Container *c, const char *const *argv, uint64_t timeout_
                         Error *error);
 int container_reopen_log(Container *c, Error *error);
 
+/* Its OCI runtime configuration as JSON, owned by the caller; NULL: there is none (any more). */
+char *container_spec(Container *c);
 /* FailedPrecondition: "cannot WHAT container …: it is exited, not running". */
 int container_check_running(const Container *c, const char *what, Error *error);
 int pod_check_ready(const Pod *p, const char *what, Error *error);

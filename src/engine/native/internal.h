@@ -169,6 +169,7 @@ void native_container_mirror_limits(const NativeContainer *n, const Resources *r
 int slice_path(const char *slice, char **ret);
 int native_pod_cgroup(Engine *e, const EnginePod *pod, char **ret);
 const char *native_container_cgroup(Engine *e, const char *id);
+int native_container_spec(Engine *e, const EngineContainer *c, char **ret);
 int native_container_layer_usage(Engine *e, const EngineContainer *c, TreeUsage *ret, Error *error);
 
 /* exec.c */

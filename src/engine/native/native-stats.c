@@ -8,6 +8,7 @@
 #include "engine/native/internal.h"
 
 #define SMALL_LAYER_ENTRIES 256 /* counted in place, which takes less than starting a child */
+#define SPEC_MAX (8U * 1024U * 1024U) /* an answer has room for 16 MiB */
 #define LAYER_USAGE_TIMEOUT_USEC (10 * 60 * USEC_PER_SEC)
 
 int slice_path(const char *slice, char **ret) {
@@ -42,6 +43,12 @@ const char *native_container_cgroup(Engine *engine, const char *id) {
         const NativeContainer *n = native_container_find(native_engine(engine), id);
 
         return n && n->watch && !n->exiting ? n->control_group : NULL;
+}
+
+int native_container_spec(Engine *engine, const EngineContainer *c, char **ret) {
+        _cleanup_free_ char *path = strprintf("%s/config.json", c->run_directory);
+
+        return path ? read_file(AT_FDCWD, path, SPEC_MAX, ret, NULL) : -ENOMEM;
 }
 
 static int usage_by_child(const NativeEngine *e, const char *path, TreeUsage *ret, Error *error) {

@@ -298,6 +298,7 @@ static const EngineOps native_ops = {
         .container_reopen_log = native_container_reopen_log,
         .container_update = native_container_update,
         .container_cgroup = native_container_cgroup,
+        .container_spec = native_container_spec,
         .container_layer_usage = native_container_layer_usage,
         .has_user_namespaces = has_user_namespaces,
 };
