@@ -288,6 +288,7 @@ static const Setting settings[] = {
           .expected = "absolute paths" },
         { "Network", "CniBinDirectories", parse_paths, print_list, FIELD(cni_bin_directories),
           "/opt/cni/bin /usr/lib/cni", .expected = "absolute paths" },
+        OPTIONAL_PATH("Network", "CniTemplate", cni_template),
         TIME("Network", "CniTimeoutSec", cni_timeout_usec, "60s", USEC_PER_SEC, 3600 * USEC_PER_SEC),
         PATH("Image", "ImageDirectory", image_directory, "/var/lib/rktlet/image"),
         PATH("Image", "RegistriesDirectory", registries_directory, "/etc/rktlet/registries.d"),

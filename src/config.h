@@ -25,6 +25,7 @@ typedef struct Config {
         ConfigRuntimes runtimes;
         /* [Network] */
         char **cni_conf_directories, **cni_bin_directories;
+        char *cni_template;     /* "": none */
         uint64_t cni_timeout_usec;
         /* [Image] */
         char *image_directory, *registries_directory;

@@ -446,6 +446,7 @@ static int make_parts(Daemon *d, Error *error) {
                             .bin_directories = c->cni_bin_directories,
                             .cache_directory = cni_cache,
                             .timeout_usec = c->cni_timeout_usec,
+                            .template = c->cni_template,
                     },
                     &d->cni);
         if (r < 0)

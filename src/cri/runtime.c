@@ -117,12 +117,17 @@ int cri_runtime_config(CriCall *c, Error *error) {
         return CRI_REPLY(c, RuntimeConfigResponse, &response, error);
 }
 
-/* The pod CIDR is the network plugin's business here: its configuration is the administrator's. */
+/* The kubelet sends nothing until the node has a pod CIDR. */
 int cri_update_runtime_config(CriCall *c, Error *error) {
         const runtime_v1_UpdateRuntimeConfigRequest *request = c->request;
+        const char *cidrs = strempty(request->runtime_config.network_config.pod_cidr);
         runtime_v1_UpdateRuntimeConfigResponse response = {};
+        int r;
 
-        log_debug("The kubelet announces the pod CIDR \"%s\"",
-                  strempty(request->runtime_config.network_config.pod_cidr));
+        if (!isempty(cidrs)) {
+                r = manager_set_pod_cidrs(c->manager, cidrs, error);
+                if (r < 0)
+                        return r;
+        }
         return CRI_REPLY(c, UpdateRuntimeConfigResponse, &response, error);
 }

@@ -98,6 +98,12 @@ static void test_runtime_config(void) {
                       .runtime_config.network_config.pod_cidr = s("10.0.0.0/24")),
                  0);
         CHECK_EQ(call.n_sent, 1);
+        CHECK_STREQ(stub.pod_cidrs, "10.0.0.0/24");
+        stub.network = -1;
+        CHECK(CALL(UpdateRuntimeConfig, .has_runtime_config = true, .runtime_config.has_network_config = true,
+                   .runtime_config.network_config.pod_cidr = s("x")) < 0);
+        /* Without one there is nothing to do. */
+        CHECK_EQ(CALL(UpdateRuntimeConfig), 0);
 }
 
 static void test_idempotent_calls(void) {

@@ -38,6 +38,11 @@ int manager_find_container(Manager *m, const char *id, Container **ret, Error *e
 int manager_network_status(Manager *m, Error *error) {
         return stub.network < 0 ? error_setf(error, GRPC_UNAVAILABLE, "no conf in /etc/cni/net.d") : 0;
 }
+int manager_set_pod_cidrs(Manager *m, const char *cidrs, Error *error) {
+        CHECK(strlen(cidrs) < sizeof stub.pod_cidrs);
+        strcpy(stub.pod_cidrs, cidrs);
+        return stub.network < 0 ? error_setf(error, GRPC_INVALID_ARGUMENT, "no CIDR") : 0;
+}
 void manager_subscribe(Manager *m, ManagerSubscription *s) {
         s->next = m->subscriptions;
         m->subscriptions = s;

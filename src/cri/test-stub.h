@@ -18,6 +18,7 @@ typedef struct Stub {
         Image *images[8];
         int result; /* of operations */
         int loaded, network, systemd;
+        char pod_cidrs[128]; /* the last ones told */
         int64_t memory_limit;
         bool no_memory, no_network, no_layers;
         unsigned measured;

@@ -177,3 +177,7 @@ int manager_network_status(Manager *m, Error *error) {
                 return m->engine->ops->network_status(m->engine, error);
         return cni_status(m->cni, error);
 }
+
+int manager_set_pod_cidrs(Manager *m, const char *cidrs, Error *error) {
+        return m->cni ? cni_set_pod_cidrs(m->cni, cidrs, error) : 0;
+}

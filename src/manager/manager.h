@@ -192,6 +192,8 @@ int manager_find_container(Manager *m, const char *id, Container **ret, Error *e
 
 /* Whether the network is usable, for Status: 0 or the reason. */
 int manager_network_status(Manager *m, Error *error);
+/* What the kubelet says the node's pods' addresses are of: see cni_set_pod_cidrs(). */
+int manager_set_pod_cidrs(Manager *m, const char *cidrs, Error *error);
 
 Pod *pod_ref(Pod *p);
 Pod *pod_unref(Pod *p);

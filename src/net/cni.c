@@ -12,13 +12,16 @@
 #include "net/cni-config.h"
 #include "net/cni-plugin.h"
 #include "net/cni-result.h"
+#include "net/cni-template.h"
 
+#define TEMPLATE_SIZE_MAX (256U * 1024U)
 #define TIMEOUT_USEC (60 * USEC_PER_SEC)
 #define BURST_DEFAULT INT32_MAX /* bits: what the bandwidth plugin takes for "as much as it likes" */
 
 struct Cni {
         char **conf_directories, **bin_directories;
         char *cache_directory;
+        char *template; /* NULL: none */
         uint64_t timeout_usec;
 
         CniNetwork network; /* no name: none */
@@ -37,7 +40,10 @@ int cni_new(sd_event *event, const CniConfig *config, Cni **ret) {
         c->bin_directories = strv_copy(config->bin_directories);
         c->cache_directory = strdup(config->cache_directory);
         c->timeout_usec = config->timeout_usec > 0 ? config->timeout_usec : TIMEOUT_USEC;
-        if (!c->conf_directories || !c->bin_directories || !c->cache_directory)
+        if (!isempty(config->template))
+                c->template = strdup(config->template);
+        if (!c->conf_directories || !c->bin_directories || !c->cache_directory ||
+            (!isempty(config->template) && !c->template))
                 return -ENOMEM;
         *ret = TAKE_PTR(c);
         return 0;
@@ -49,6 +55,7 @@ Cni *cni_free(Cni *c) {
         strv_free(c->conf_directories);
         strv_free(c->bin_directories);
         free(c->cache_directory);
+        free(c->template);
         cni_network_done(&c->network);
         free(c->fingerprint);
         free(c);
@@ -75,6 +82,76 @@ int cni_status(Cni *c, Error *error) {
 
 const char *cni_network_name(Cni *c) {
         return cni_status(c, NULL) >= 0 ? c->network.name : NULL;
+}
+
+/* Whether the network that pods get is one we made. */
+static bool network_is_generated(const Cni *c) {
+        const char *name = c->network.file ? strrchr(c->network.file, '/') : NULL;
+
+        return name && streq(name + 1, CNI_GENERATED_NAME);
+}
+
+static int read_template(const Cni *c, json_t **ret, Error *error) {
+        _cleanup_error_ Error cause = ERROR_INIT;
+        _cleanup_free_ char *text = NULL;
+        size_t size;
+        int r;
+
+        r = read_file(AT_FDCWD, c->template, TEMPLATE_SIZE_MAX, &text, &size);
+        if (r < 0)
+                return error_set(error, r, "cannot read the CNI template %s", c->template);
+        r = json_parse(text, size, ret, &cause);
+        if (r < 0)
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "the CNI template %s: %s", c->template,
+                                  cause.message);
+        return 0;
+}
+
+int cni_set_pod_cidrs(Cni *c, const char *cidrs, Error *error) {
+        _cleanup_(cni_network_done) CniNetwork network = {};
+        _cleanup_json_ json_t *template = NULL, *conf = NULL;
+        _cleanup_free_ char *text = NULL, *before = NULL;
+        _cleanup_strv_free_ char **l = NULL;
+        _cleanup_close_ int dir_fd = -1;
+        int r;
+
+        r = cni_parse_cidrs(cidrs, &l, error);
+        if (r < 0)
+                return r;
+        if (!c->template || !c->conf_directories[0])
+                return 0;
+        if (cni_status(c, NULL) >= 0 && !network_is_generated(c)) {
+                log_debug("Pods have network %s of %s: no configuration is made of %s", c->network.name,
+                          c->network.file, c->template);
+                return 0;
+        }
+        r = read_template(c, &template, error);
+        if (r < 0)
+                return r;
+        r = cni_template_fill(template, l, &conf, error);
+        if (r < 0)
+                return r;
+        /* What would be no network stays unwritten. */
+        r = cni_network_parse(conf, c->template, &network, error);
+        if (r < 0)
+                return r;
+        text = json_dumps(conf, JSON_INDENT(2));
+        if (!text)
+                return error_oom(error);
+        r = mkdir_parents(AT_FDCWD, c->conf_directories[0], 0755);
+        if (r < 0)
+                return error_set(error, r, "cannot make %s", c->conf_directories[0]);
+        dir_fd = open_directory(AT_FDCWD, c->conf_directories[0]);
+        if (dir_fd < 0)
+                return error_set(error, dir_fd, "cannot open %s", c->conf_directories[0]);
+        /* The kubelet says it again and again. */
+        if (read_file(dir_fd, CNI_GENERATED_NAME, TEMPLATE_SIZE_MAX, &before, NULL) >= 0 && streq(before, text))
+                return 0;
+        r = write_file_atomic(dir_fd, CNI_GENERATED_NAME, text, strlen(text), 0644, WRITE_SYNC);
+        if (r < 0)
+                return error_set(error, r, "cannot write %s/" CNI_GENERATED_NAME, c->conf_directories[0]);
+        log_info("Pod CIDR %s: %s/" CNI_GENERATED_NAME " was made of %s", cidrs, c->conf_directories[0], c->template);
+        return 0;
 }
 
 static int set_string(json_t *o, const char *key, const char *value) {

@@ -14,6 +14,7 @@ typedef struct CniConfig {
         char *const *bin_directories;  /* /opt/cni/bin, /usr/lib/cni */
         const char *cache_directory;   /* /var/lib/rktlet/cni: one file a pod and network */
         uint64_t timeout_usec;         /* of one plugin; 0: 60 s */
+        const char *template;          /* see cni-template.h; NULL or empty: none */
 } CniConfig;
 
 int cni_new(sd_event *event, const CniConfig *config, Cni **ret);
@@ -25,6 +26,10 @@ DEFINE_TRIVIAL_CLEANUP_FUNC(Cni *, cni_free);
 int cni_status(Cni *c, Error *error);
 /* The name of the pods' network, or NULL. */
 const char *cni_network_name(Cni *c);
+
+/* The kubelet has told the node's pod CIDRs: with a template, the configuration is made of it, in the first folder, as
+ * CNI_GENERATED_NAME. Where there is a network of somebody else's already, and without a template, nothing is done. */
+int cni_set_pod_cidrs(Cni *c, const char *cidrs, Error *error);
 
 typedef struct CniPortMapping {
         const char *protocol; /* "tcp", "udp", "sctp" */

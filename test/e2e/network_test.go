@@ -200,3 +200,77 @@ else echo '{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"x"}],"i
 	_ = os.Remove(flag)
 	p.stop()
 }
+
+// A node without a network add-on: the kubelet tells the pod CIDRs, and the template becomes the pods' network.
+func TestNetworkIsMadeOfTheTemplateAndThePodCIDRs(t *testing.T) {
+	dir := t.TempDir()
+	template, conf := filepath.Join(dir, "template.json"), filepath.Join(dir, "net.d")
+	writeFile(t, template, `{"cniVersion": "1.0.0", "name": "from-template", "plugins": [{
+		"type": "bridge", "bridge": "cnitemplate", "isGateway": true, "ipam": { "type": "host-local",
+			"ranges": ["@EACH_POD_CIDR@", [{ "subnet": "@POD_CIDR@" }]],
+			"routes": ["@EACH_POD_CIDR@", { "dst": "@DEFAULT_ROUTE@" }] } }]}`, 0o644)
+	t.Cleanup(func() {
+		_, _ = try("ip", "link", "delete", "cnitemplate")
+		_ = os.RemoveAll("/var/lib/cni/networks/from-template")
+	})
+	configured(t, fmt.Sprintf("[Network]\nCniConfDirectories=%s\nCniTemplate=%s\n", conf, template))
+	tell := func(cidrs string) *cri.UpdateRuntimeConfigRequest {
+		return &cri.UpdateRuntimeConfigRequest{RuntimeConfig: &cri.RuntimeConfig{NetworkConfig: &cri.NetworkConfig{PodCidr: cidrs}}}
+	}
+	ready := func() bool {
+		for _, c := range do(t, rt.Status, &cri.StatusRequest{}).Status.Conditions {
+			if c.Type == "NetworkReady" {
+				return c.Status
+			}
+		}
+		return false
+	}
+	equal(t, "ready without a CIDR", ready(), false)
+	for _, wrong := range []string{"10.99.0.0", "10.99.0.0/33", "10.99.0.0/24,10.98.0.0/24", "x"} {
+		contains(t, "the error", refused(t, rt.UpdateRuntimeConfig, tell(wrong), codes.InvalidArgument), "CIDR")
+	}
+	equal(t, "ready after nonsense", ready(), false)
+	do(t, rt.UpdateRuntimeConfig, tell(""))
+	equal(t, "ready after nothing", ready(), false)
+	do(t, rt.UpdateRuntimeConfig, tell("10.99.0.0/24,fd00:99::/64"))
+	equal(t, "ready", ready(), true)
+	p := runPod(t, withNetwork)
+	network := p.status().Network
+	if !strings.HasPrefix(network.GetIp(), "10.99.0.") || len(network.AdditionalIps) != 1 ||
+		!strings.HasPrefix(network.AdditionalIps[0].Ip, "fd00:99::") {
+		t.Errorf("the pod's addresses: %v", network)
+	}
+	contains(t, "routes", p.output("ip route; ip -6 route"), "default via 10.99.0.1", "default via fd00:99::1")
+
+	// Told again, nothing changes; told otherwise, the next pod gets an address there.
+	file := filepath.Join(conf, "10-rktlet-pod-cidr.conflist")
+	before, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	do(t, rt.UpdateRuntimeConfig, tell("10.99.0.0/24,fd00:99::/64"))
+	after, err := os.Stat(file)
+	if err != nil || !os.SameFile(before, after) {
+		t.Errorf("the same was written again (%v)", err)
+	}
+	p.remove()
+	command(t, "ip", "link", "delete", "cnitemplate") // the plugin keeps to the address it gave it
+	do(t, rt.UpdateRuntimeConfig, tell("10.97.0.0/24"))
+	q := runPod(t, withNetwork)
+	if ip := q.status().Network.GetIp(); !strings.HasPrefix(ip, "10.97.0.") {
+		t.Errorf("the next pod has %s", ip)
+	}
+	q.remove()
+
+	// An administrator's network is left alone.
+	writeFile(t, filepath.Join(conf, "05-own.conflist"), `{"cniVersion": "1.0.0", "name": "own", "plugins": [{"type": "bridge"}]}`, 0o644)
+	do(t, rt.UpdateRuntimeConfig, tell("10.96.0.0/24"))
+	if data, err := os.ReadFile(file); err != nil || strings.Contains(string(data), "10.96") {
+		t.Errorf("it was written: %s %v", data, err)
+	}
+
+	// A template that is none says so.
+	_ = os.Remove(filepath.Join(conf, "05-own.conflist"))
+	writeFile(t, template, `{"name": "n"`, 0o644)
+	contains(t, "the error", refused(t, rt.UpdateRuntimeConfig, tell("10.95.0.0/24"), codes.FailedPrecondition), template)
+}
