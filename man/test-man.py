@@ -26,6 +26,7 @@ def page(name):
 
 
 settings = set(re.findall(r'"(?:Manager|Engine|Network|Image)", "(\w+)"', (root / "src/config.c").read_text()))
+settings |= set(re.findall(r'streq\(key, "(\w+)"\)', (root / "src/config-runtime.c").read_text()))  # of [Runtime NAME]
 example = set(re.findall(r"^#(\w+)=", (root / "units/rktlet.conf").read_text(), re.M))
 described = set(re.findall(r"^\.I (\w+)=$", page("rktlet.conf.5"), re.M))
 check("the example configuration has each setting", settings ^ example)
