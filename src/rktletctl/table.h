@@ -1,5 +1,5 @@
 #pragma once
-/* Tables for the terminal, row by row. */
+/* Tables, row by row. */
 
 #include "basic/macro.h"
 
@@ -14,12 +14,10 @@ extern bool table_legend, table_full;
 
 void table_done(Table *t);
 void table_print(const Table *t);
-/* The text, control characters as "?", filled up with blanks to the width. */
-void table_print_cell(const char *s, size_t width);
 
 /* Each adds a cell: 0 or -ENOMEM. Empty ones are shown as "-". */
 int table_cell(Table *t, const char *s);
-/* 12 digits of it, unless table_full. */
+/* 12 digits of it on a terminal, unless table_full. */
 int table_cell_id(Table *t, const char *id);
 /* How long ago that was, in CLOCK_REALTIME µs; 0: unknown. */
 int table_cell_age(Table *t, uint64_t usec);

@@ -1,12 +1,10 @@
-/* Tables for the terminal: columns as wide as their contents, and nothing in them that steers it. */
+/* Tables: columns as wide as their contents, and nothing in them that steers a terminal. */
 
-#include "table.h"
+#include "rktletctl/table.h"
 
-#include <ctype.h>
-#include <inttypes.h>
 #include <time.h>
 
-#include "basic/string-util.h"
+#include "rktletctl/ctl.h"
 
 #define COLUMNS_MAX 8U
 
@@ -25,40 +23,42 @@ static size_t width_of(const char *s) {
         return n;
 }
 
-/* Whatever comes from others must not steer the terminal. */
-void table_print_cell(const char *s, size_t width) {
-        size_t n = width_of(s);
-
-        for (; *s; s++)
-                putchar(iscntrl((unsigned char) *s) ? '?' : *s);
-        for (; n < width; n++)
+/* The text, filled up with blanks to the width. */
+static void print_cell(const char *s, size_t width) {
+        print_clean(s);
+        for (size_t n = width_of(s); n < width; n++)
                 putchar(' ');
 }
 
+/* Columns of even width are for people: programs get one blank between fields. */
 void table_print(const Table *t) {
         size_t widths[COLUMNS_MAX] = {}, n_columns = 0, n_cells = strv_length(t->cells);
+        bool terminal = on_terminal();
 
         while (t->headers[n_columns])
                 n_columns++;
-        for (size_t i = 0; i < n_columns; i++) {
+        for (size_t i = 0; i < n_columns && terminal; i++) {
                 widths[i] = table_legend ? strlen(t->headers[i]) : 0;
                 for (size_t c = i; c < n_cells; c += n_columns)
                         widths[i] = MAX(widths[i], width_of(t->cells[c]));
         }
-        if (table_legend)
-                for (size_t i = 0; i < n_columns; i++) {
-                        table_print_cell(t->headers[i], i + 1 < n_columns ? widths[i] + 1 : 0);
-                        if (i + 1 == n_columns)
-                                putchar('\n');
-                }
+        for (size_t i = 0; i < n_columns && table_legend; i++) {
+                fputs(colour_bold(), stdout);
+                print_cell(t->headers[i], i + 1 < n_columns ? widths[i] : 0);
+                fputs(colour_off(), stdout);
+                putchar(i + 1 < n_columns ? ' ' : '\n');
+        }
         for (size_t c = 0; c < n_cells; c++) {
                 bool last = c % n_columns == n_columns - 1;
+                const char *colour = streq(t->headers[c % n_columns], "STATE") ? colour_of_state(t->cells[c]) : "";
 
-                table_print_cell(t->cells[c], last ? 0 : widths[c % n_columns] + 1);
-                if (last)
-                        putchar('\n');
+                fputs(colour, stdout);
+                print_cell(t->cells[c], last ? 0 : widths[c % n_columns]);
+                if (colour[0])
+                        fputs(colour_off(), stdout);
+                putchar(last ? '\n' : ' ');
         }
-        if (table_legend)
+        if (table_legend && terminal)
                 printf("\n%zu %s listed.\n", n_cells / n_columns, t->noun);
 }
 
@@ -70,7 +70,7 @@ int table_cell(Table *t, const char *s) {
 int table_cell_id(Table *t, const char *id) {
         const char *hex = startswith(id, "sha256:");
 
-        if (table_full)
+        if (table_full || !on_terminal())
                 return table_cell(t, id);
         return strv_extendf(&t->cells, "%.12s", hex ? hex : id);
 }
@@ -91,11 +91,8 @@ int table_cell_age(Table *t, uint64_t usec) {
 }
 
 int table_cell_size(Table *t, uint64_t size) {
-        static const char *const units[] = { "B", "K", "M", "G", "T" };
-        double d = (double) size;
-        size_t i = 0;
+        char text[32];
 
-        for (; d >= 1024 && i + 1 < ELEMENTSOF(units); i++)
-                d /= 1024;
-        return strv_extendf(&t->cells, i > 0 ? "%.1f%s" : "%.0f%s", d, units[i]);
+        format_size(size, text, sizeof text);
+        return table_cell(t, text);
 }
