@@ -12,6 +12,7 @@
 #include "engine/native/resources.h"
 
 #define CONFIG_MAX (16U * 1024U * 1024U)
+#define EXEC_PREFIX "rktlet-exec-" /* a container may make cgroups of its own, with names of its own */
 #define MOVE_ROUNDS 16 /* a process that forks while it is moved is met in the next round */
 #define EMPTY_TIMEOUT_USEC (2 * USEC_PER_SEC)
 
@@ -100,7 +101,7 @@ int exec_cgroup_make(NativeContainer *n, const EngineContainer *c, ExecCgroup *g
                                   n->id);
         do
                 /* Some may be left of an earlier life of the daemon. */
-                (void) snprintf(g->name, sizeof g->name, "exec-%u", n->n_execs++);
+                (void) snprintf(g->name, sizeof g->name, EXEC_PREFIX "%u", n->n_execs++);
         while (mkdirat(g->parent_fd, g->name, 0755) < 0 && errno == EEXIST);
         g->fd = open_directory(g->parent_fd, g->name);
         if (g->fd < 0)
@@ -140,6 +141,63 @@ void exec_cgroup_remove(ExecCgroup *g, bool kill) {
         (void) cgroup_wait_empty(g->path, EMPTY_TIMEOUT_USEC);
         if (unlinkat(g->parent_fd, g->name, AT_REMOVEDIR) < 0)
                 log_debug_errno(-errno, "Cgroup %s is left until the container ends, ignoring", g->path);
+}
+
+static int note_leftover(int dir_fd, const char *name, void *userdata) {
+        char ***left = userdata;
+
+        if (!startswith(name, EXEC_PREFIX))
+                return 0;
+        return strv_extend(left, name);
+}
+
+typedef struct Leftovers {
+        char *group;
+        char **names;
+} Leftovers;
+
+static void leftovers_free(void *userdata) {
+        Leftovers *l = userdata;
+
+        free(l->group);
+        strv_free(l->names);
+        free(l);
+}
+
+/* The kernel gives a cgroup free when its last process has ended. */
+static int remove_leftovers(void *userdata) {
+        Leftovers *l = userdata;
+
+        STRV_FOREACH(name, l->names) {
+                ExecCgroup g = { .parent_fd = cgroup_open(l->group), .fd = -1 };
+
+                if (g.parent_fd < 0)
+                        break;
+                (void) snprintf(g.name, sizeof g.name, "%s", *name);
+                g.path = strprintf("%s/%s", l->group, *name);
+                if (g.path)
+                        exec_cgroup_remove(&g, /* kill= */ true);
+                exec_cgroup_done(&g);
+        }
+        return 0;
+}
+
+void exec_end_leftovers(NativeContainer *n) {
+        _cleanup_free_ char *group = native_container_process_group(n);
+        _cleanup_close_ int dir_fd = cgroup_open(group);
+        _cleanup_strv_free_ char **names = NULL;
+        Leftovers *l;
+
+        if (dir_fd < 0 || directory_foreach(dir_fd, ".", note_leftover, &names) < 0 || !names)
+                return;
+        log_info("Ending what an earlier run of the daemon executed in container %s", n->id);
+        l = calloc(1, sizeof *l);
+        if (!l)
+                return;
+        l->group = TAKE_PTR(group);
+        l->names = TAKE_PTR(names);
+        if (fiber_spawn(n->engine->event, "exec-leftovers", remove_leftovers, l, leftovers_free, NULL) < 0)
+                leftovers_free(l);
 }
 
 /* crun is the command's parent until its end. runc, asked so, would stand between the command and its streams, and would

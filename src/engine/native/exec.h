@@ -16,6 +16,8 @@ void exec_cgroup_done(ExecCgroup *g);
 int exec_cgroup_make(NativeContainer *n, const EngineContainer *c, ExecCgroup *g, Error *error);
 /* kill: whatever is in it dies; else it goes on in the container's own cgroup. (fiber) */
 void exec_cgroup_remove(ExecCgroup *g, bool kill);
+/* What a daemon that was killed had executed in a container: nobody can have its output, or its end, any more. */
+void exec_end_leftovers(NativeContainer *n);
 
 /* The container's own process with other arguments, as a file for the runtime: same user, environment, capabilities,
  * and so on. */

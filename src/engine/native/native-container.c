@@ -7,6 +7,7 @@
 #include "basic/file-util.h"
 #include "basic/kill-point.h"
 #include "basic/process.h"
+#include "engine/native/exec.h"
 #include "engine/native/internal.h"
 #include "engine/native/resources.h"
 #include "engine/native/rootfs.h"
@@ -551,8 +552,11 @@ int native_container_load(Engine *engine, const EngineContainer *c, EngineContai
                 r = native_container_wait_exit(n, USEC_INFINITY);
                 if (r < 0)
                         return error_set(error, r, "gave up waiting for the end of container %s", c->id);
-        } else if (n->started && !n->start_error)
+        } else if (n->started && !n->start_error) {
                 n->state.phase = ENGINE_CONTAINER_RUNNING;
+                if (!n->up)
+                        exec_end_leftovers(n);
+        }
         n->up = true;
         *ret = n->state;
         return 0;
