@@ -205,7 +205,7 @@ typedef struct NativeEngineConfig {
         const char *crun_path;       /* /usr/bin/crun, the default */
         const NativeRuntime *runtimes; /* others; one called "crun" takes the place of the default under that name */
         size_t n_runtimes;
-        const char *libexec_path;    /* folder of rktlet-pod and rktlet-create */
+        const char *libexec_path;    /* folder of rktlet-pod, rktlet-create and rktlet-exec */
         const char *run_directory;   /* /run/rktlet */
         int max_container_log_line;  /* bytes of a log line before it is split; 0: 16384 */
 } NativeEngineConfig;

@@ -95,14 +95,14 @@ static void make_layer(const char *layers) {
 }
 
 bool harness_init(Harness *h) {
-        const char *pod = getenv("RKTLET_POD"), *create = getenv("RKTLET_CREATE");
-        _cleanup_free_ char *comm = NULL, *layers = NULL, *link = NULL, *link2 = NULL;
+        const char *pod = getenv("RKTLET_POD"), *create = getenv("RKTLET_CREATE"), *exec = getenv("RKTLET_EXEC");
+        _cleanup_free_ char *comm = NULL, *layers = NULL, *link = NULL, *link2 = NULL, *link3 = NULL;
 
         if (geteuid() != 0 || access("/run/systemd/private", F_OK) < 0 ||
             read_file(AT_FDCWD, "/proc/1/comm", 64, &comm, NULL) < 0 || !startswith(comm, "systemd") ||
-            access("/usr/bin/crun", X_OK) < 0 || access(BUSYBOX, X_OK) < 0 || !pod || !create) {
+            access("/usr/bin/crun", X_OK) < 0 || access(BUSYBOX, X_OK) < 0 || !pod || !create || !exec) {
                 fprintf(stderr,
-                        "This needs root, systemd as PID 1, crun, busybox, and RKTLET_POD and RKTLET_CREATE\n");
+                        "This needs root, systemd as PID 1, crun, busybox, RKTLET_{POD,CREATE,EXEC}\n");
                 return false;
         }
         *h = (Harness) {
@@ -119,6 +119,8 @@ bool harness_init(Harness *h) {
         link2 = strprintf("%s/rktlet-create", h->libexec);
         CHECK_EQ(symlink(pod, link), 0);
         CHECK_EQ(symlink(create, link2), 0);
+        link3 = strprintf("%s/rktlet-exec", h->libexec);
+        CHECK_EQ(symlink(exec, link3), 0);
         make_layer(layers);
         /* As main() does: what is mounted on the way stays ours. */
         CHECK_EQ(unshare(CLONE_NEWNS), 0);

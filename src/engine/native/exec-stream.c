@@ -23,19 +23,18 @@ typedef struct Exec {
         Error *error;
 
         ExecCgroup cgroup;
-        int process_fd, log_fd;
+        ExecProcess process;
+        int log_fd;
         int child[_STREAM_MAX]; /* the command's ends */
         EnginePipes pipes;      /* ours */
         char *console;          /* path of the socket at which the runtime delivers the terminal */
         int console_fd;
-        uid_t uid;
-        gid_t gid;
         int pidfd;
 } Exec;
 
 static void exec_done(Exec *x) {
         exec_cgroup_done(&x->cgroup);
-        (void) safe_close(x->process_fd);
+        exec_process_done(&x->process);
         (void) safe_close(x->log_fd);
         for (size_t i = 0; i < _STREAM_MAX; i++)
                 (void) safe_close(x->child[i]);
@@ -60,8 +59,8 @@ static int make_pipe(Exec *x, int stream, int *ret_own) {
                 return error_set(x->error, -errno, "cannot make a pipe");
         *ret_own = fds[own];
         x->child[stream] = fds[!own];
-        if (fd_set_nonblock(fds[own], true) < 0 || fchown(fds[!own], x->uid, x->gid) < 0)
-                return error_set(x->error, -errno, "cannot set up a pipe for user %u", x->uid);
+        if (fd_set_nonblock(fds[own], true) < 0 || fchown(fds[!own], x->process.uid, x->process.gid) < 0)
+                return error_set(x->error, -errno, "cannot set up a pipe for user %u", x->process.uid);
         return 0;
 }
 
@@ -172,7 +171,9 @@ static int take_terminal(Exec *x) {
 /* --- the command ------------------------------------------------------------------------------------------------- */
 
 static int spawn(Exec *x) {
+        const char *const direct_argv[] = { runtime_program(&x->engine->exec_program), NULL };
         _cleanup_strv_free_ char **argv = NULL;
+        bool direct = x->process.pidfd >= 0;
         pid_t pid;
         int r;
 
@@ -180,14 +181,14 @@ static int spawn(Exec *x) {
         if (r < 0)
                 return r;
         r = process_spawn(&(ProcessOptions) {
-                                  .argv = (const char *const *) argv,
+                                  .argv = direct ? direct_argv : (const char *const *) argv,
                                   .stdin_fd = x->child[STDIN],
                                   .stdout_fd = x->child[STDOUT],
                                   .stderr_fd = x->child[STDERR],
                                   .oom_score_adj = native_container_oom_score_adj(x->container),
                                   .cgroup_fd = x->cgroup.fd,
-                                  .pass_fds = (const int[]) { x->process_fd, x->log_fd },
-                                  .n_pass_fds = 2,
+                                  .pass_fds = (const int[]) { x->process.fd, x->log_fd, x->process.pidfd },
+                                  .n_pass_fds = direct ? 3 : 2,
                           },
                           &pid, &x->pidfd, x->error);
         for (size_t i = 0; i < _STREAM_MAX; i++)
@@ -244,7 +245,7 @@ int native_container_exec(Engine *engine, const EngineContainer *c, const Engine
                 .exec = exec,
                 .error = error,
                 .cgroup = EXEC_CGROUP_INIT,
-                .process_fd = -1,
+                .process = EXEC_PROCESS_INIT,
                 .log_fd = -1,
                 .child = { -1, -1, -1 },
                 .pipes = ENGINE_PIPES_NONE,
@@ -260,7 +261,7 @@ int native_container_exec(Engine *engine, const EngineContainer *c, const Engine
                 return r;
         _cleanup_(native_container_unrefp) _unused_ NativeContainer *held = native_container_ref(n);
         x.container = n;
-        r = exec_process_file(c, exec->argv, exec->tty, &x.uid, &x.gid, &x.process_fd, error);
+        r = exec_process_make(x.engine, n, c, exec->argv, exec->tty, &x.process, error);
         if (r < 0)
                 return r;
         x.log_fd = memfd_create("rktlet-exec-log", MFD_CLOEXEC);

@@ -34,11 +34,33 @@ static int map_user(const EngineContainer *c, const json_t *process, uid_t *ret_
         return 0;
 }
 
-int exec_process_file(const EngineContainer *c, const char *const *argv, bool terminal, uid_t *ret_uid, gid_t *ret_gid,
-                      int *ret_fd, Error *error) {
-        _cleanup_free_ char *path = strprintf("%s/config.json", c->run_directory), *text = NULL, *out = NULL;
-        _cleanup_json_ json_t *config = NULL, *args = json_array();
+void exec_process_done(ExecProcess *p) {
+        (void) safe_close(p->fd);
+        (void) safe_close(p->pidfd);
+}
+
+static int make_file(const json_t *process, int *ret, Error *error) {
+        _cleanup_free_ char *text = json_dumps(process, JSON_COMPACT);
         _cleanup_close_ int fd = -1;
+        int r;
+
+        if (!text)
+                return error_oom(error);
+        fd = memfd_create("rktlet-exec", MFD_CLOEXEC);
+        if (fd < 0)
+                return error_set(error, -errno, "cannot make a file in memory");
+        r = write_all(fd, text, strlen(text));
+        if (r < 0)
+                return error_set(error, r, "cannot write a file in memory");
+        *ret = TAKE_FD(fd);
+        return 0;
+}
+
+int exec_process_make(NativeEngine *e, const NativeContainer *n, const EngineContainer *c, const char *const *argv,
+                      bool terminal, ExecProcess *ret, Error *error) {
+        _cleanup_free_ char *path = strprintf("%s/config.json", c->run_directory), *text = NULL;
+        _cleanup_json_ json_t *config = NULL, *args = json_array();
+        ExecProcess p = EXEC_PROCESS_INIT;
         json_t *process, *old;
         size_t size;
         int r;
@@ -66,20 +88,13 @@ int exec_process_file(const EngineContainer *c, const char *const *argv, bool te
         if (!process || json_object_set(process, "args", args) < 0 ||
             json_object_set_new(process, "terminal", json_boolean(terminal)) < 0)
                 return error_oom(error);
-        out = json_dumps(process, JSON_COMPACT);
-        if (!out)
-                return error_oom(error);
-        fd = memfd_create("rktlet-exec", MFD_CLOEXEC);
-        if (fd < 0)
-                return error_set(error, -errno, "cannot make a file in memory");
-        r = write_all(fd, out, strlen(out));
-        if (r < 0)
-                return error_set(error, r, "cannot write a file in memory");
-        *ret_uid = *ret_gid = 0;
-        r = map_user(c, process, ret_uid, ret_gid, error);
+        r = map_user(c, process, &p.uid, &p.gid, error);
         if (r < 0)
                 return r;
-        *ret_fd = TAKE_FD(fd);
+        r = exec_direct(e, n, config, process, &p.fd, &p.pidfd) ? 0 : make_file(process, &p.fd, error);
+        if (r < 0)
+                return r;
+        *ret = p;
         return 0;
 }
 
@@ -259,13 +274,13 @@ int exec_find_container(NativeEngine *e, const EngineContainer *c, NativeContain
 int native_container_exec_sync(Engine *engine, const EngineContainer *c, const char *const *argv,
                                uint64_t timeout_usec, EngineExecResult *ret, Error *error) {
         NativeEngine *e = native_engine(engine);
+        const char *const direct_argv[] = { runtime_program(&e->exec_program), NULL };
         _cleanup_strv_free_ char **runtime_argv = NULL;
         _cleanup_(process_result_done) ProcessResult result = {};
         _cleanup_(exec_cgroup_done) ExecCgroup g = EXEC_CGROUP_INIT;
-        _cleanup_close_ int process_fd = -1, log_fd = -1;
+        _cleanup_(exec_process_done) ExecProcess p = EXEC_PROCESS_INIT;
+        _cleanup_close_ int log_fd = -1;
         NativeContainer *n = NULL;
-        uid_t uid;
-        gid_t gid;
         int r;
 
         if (!argv || !argv[0])
@@ -274,7 +289,7 @@ int native_container_exec_sync(Engine *engine, const EngineContainer *c, const c
         if (r < 0)
                 return r;
         _cleanup_(native_container_unrefp) _unused_ NativeContainer *held = native_container_ref(n);
-        r = exec_process_file(c, argv, /* terminal= */ false, &uid, &gid, &process_fd, error);
+        r = exec_process_make(e, n, c, argv, /* terminal= */ false, &p, error);
         if (r < 0)
                 return r;
         log_fd = memfd_create("rktlet-exec-log", MFD_CLOEXEC);
@@ -286,13 +301,13 @@ int native_container_exec_sync(Engine *engine, const EngineContainer *c, const c
         if (r < 0)
                 return r;
         r = process_run(&(ProcessOptions) {
-                                .argv = (const char *const *) runtime_argv,
+                                .argv = p.pidfd >= 0 ? direct_argv : (const char *const *) runtime_argv,
                                 .output_max = ENGINE_EXEC_OUTPUT_MAX,
                                 .error_max = ENGINE_EXEC_OUTPUT_MAX,
                                 .oom_score_adj = native_container_oom_score_adj(n),
                                 .cgroup_fd = g.fd,
-                                .pass_fds = (const int[]) { process_fd, log_fd },
-                                .n_pass_fds = 2,
+                                .pass_fds = (const int[]) { p.fd, log_fd, p.pidfd },
+                                .n_pass_fds = p.pidfd >= 0 ? 3 : 2,
                                 .timeout_usec = timeout_usec,
                         },
                         &result, error);

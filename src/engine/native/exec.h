@@ -19,10 +19,23 @@ void exec_cgroup_remove(ExecCgroup *g, bool kill);
 /* What a daemon that was killed had executed in a container: nobody can have its output, or its end, any more. */
 void exec_end_leftovers(NativeContainer *n);
 
-/* The container's own process with other arguments, as a file for the runtime: same user, environment, capabilities,
- * and so on. */
-int exec_process_file(const EngineContainer *c, const char *const *argv, bool terminal, uid_t *ret_uid, gid_t *ret_gid,
-                      int *ret_fd, Error *error);
+/* The container's own process with other arguments: same user, environment, capabilities, and so on. Either for the
+ * runtime or for rktlet-exec. */
+typedef struct ExecProcess {
+        uid_t uid;
+        gid_t gid;
+        int fd;    /* a file in memory, for descriptor 3 */
+        int pidfd; /* for descriptor 5, the container's first process: rktlet-exec; -1: the runtime */
+} ExecProcess;
+#define EXEC_PROCESS_INIT ((ExecProcess) { .fd = -1, .pidfd = -1 })
+
+void exec_process_done(ExecProcess *p);
+int exec_process_make(NativeEngine *e, const NativeContainer *n, const EngineContainer *c, const char *const *argv,
+                      bool terminal, ExecProcess *ret, Error *error);
+/* exec-direct.c: 1 when rktlet-exec can do it, with its request and the container's first process; 0 when the runtime
+ * has to: the container has a setting that isn't known there, or it can't be said why not. */
+int exec_direct(NativeEngine *e, const NativeContainer *n, const json_t *config, const json_t *process, int *ret_fd,
+                int *ret_pidfd);
 /* The runtime's command line: process and log at descriptors 3 and 4. console: the socket for a terminal, or NULL. */
 int exec_arguments(NativeEngine *e, const EngineContainer *c, const NativeContainer *n, const ExecCgroup *g,
                    const char *console, char ***ret, Error *error);

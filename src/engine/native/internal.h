@@ -69,6 +69,7 @@ struct NativeEngine {
         Systemd *systemd;
         Runtime *runtimes; /* the default first */
         size_t n_runtimes;
+        Runtime exec_program; /* rktlet-exec, which needs what crun needs: a file that nobody can write to */
         char *pod_path, *create_path, *run_directory, *crun_root, *scratch;
         size_t log_line_max;
         uint64_t capabilities; /* what PID 1 may hand out */

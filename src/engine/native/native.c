@@ -226,6 +226,7 @@ static Engine *native_free(Engine *engine) {
         for (size_t i = 0; i < e->n_runtimes; i++)
                 runtime_done(&e->runtimes[i]);
         free(e->runtimes);
+        runtime_done(&e->exec_program);
         free(e->pod_path);
         free(e->create_path);
         free(e->run_directory);
@@ -339,6 +340,7 @@ static int make_directories(const NativeEngine *e, Error *error) {
 int native_engine_new(sd_event *event, Systemd *systemd, const NativeEngineConfig *config, const EngineEvents *events,
                       Engine **ret, Error *error) {
         _cleanup_(engine_freep) Engine *engine = NULL;
+        _cleanup_free_ char *exec_path = NULL;
         NativeEngine *e = calloc(1, sizeof *e);
         int r;
 
@@ -348,15 +350,18 @@ int native_engine_new(sd_event *event, Systemd *systemd, const NativeEngineConfi
         e->engine.ops = &native_ops;
         if (events)
                 e->engine.events = *events;
+        e->exec_program.fd = -1;
         e->event = sd_event_ref(event);
         e->systemd = systemd;
         e->log_line_max = config->max_container_log_line > 0 ? (size_t) config->max_container_log_line : 0;
         e->pod_path = strprintf("%s/rktlet-pod", config->libexec_path);
         e->create_path = strprintf("%s/rktlet-create", config->libexec_path);
+        exec_path = strprintf("%s/rktlet-exec", config->libexec_path);
         e->run_directory = strdup(config->run_directory);
         e->crun_root = strprintf("%s/crun", config->run_directory);
         e->scratch = strprintf("%s/scratch", config->run_directory);
-        if (!e->pod_path || !e->create_path || !e->run_directory || !e->crun_root || !e->scratch)
+        if (!e->pod_path || !e->create_path || !exec_path || !e->run_directory || !e->crun_root || !e->scratch ||
+            runtime_init(&e->exec_program, "", exec_path, "", NATIVE_RUNTIME_CRUN) < 0)
                 return error_oom(error);
         r = look_at_pid_1(e, error);
         if (r < 0)

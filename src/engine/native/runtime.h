@@ -17,8 +17,8 @@ typedef struct RuntimeFeatures {
 
 /* A runtime of the configuration.
  *
- * The program is executed on a read-only mount of our own, on a read-only mount of our own. if it is crun: that protects itself from a container that writes
- * to its file through /proc/PID/exe (CVE-2019-5736): unless it was started from a read-only mount, it makes one, and
+ * The program is executed on a read-only mount of our own, if it is crun: that protects itself from a container that
+ * writes to its file through /proc/PID/exe (CVE-2019-5736): unless it was started from a read-only mount, it makes one, and
  * executes itself a second time. That costs as much as the rest of its start, and a kill in between leaves files in
  * /tmp. */
 typedef struct Runtime {
