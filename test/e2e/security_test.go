@@ -373,6 +373,8 @@ func TestUserNamespaceRefusals(t *testing.T) {
 		"no users":                options(func(o *cri.NamespaceOption) { o.UsernsOptions.Uids = nil }),
 		"no groups":               options(func(o *cri.NamespaceOption) { o.UsernsOptions.Gids = nil }),
 		"an empty range":          options(func(o *cri.NamespaceOption) { o.UsernsOptions.Uids[0].Length = 0 }),
+		"no root":                 options(func(o *cri.NamespaceOption) { o.UsernsOptions.Uids[0].ContainerId = 1 }),
+		"no root's group":         options(func(o *cri.NamespaceOption) { o.UsernsOptions.Gids[0].ContainerId = 1 }),
 		"a range beyond the end":  options(func(o *cri.NamespaceOption) { o.UsernsOptions.Uids[0].HostId = 0xffffff00 }),
 		"the host's PIDs":         options(func(o *cri.NamespaceOption) { o.Pid = cri.NamespaceMode_NODE }),
 		"the host's IPC":          options(func(o *cri.NamespaceOption) { o.Ipc = cri.NamespaceMode_NODE }),

@@ -51,13 +51,23 @@ bool pod_has_uts(const EnginePod *pod) {
 
 int pod_id_map(const EnginePod *pod, IdMap *ret, Error *error) {
         const runtime_v1_UserNamespace *u = &namespaces_of(pod)->userns_options;
+        uint32_t ignored;
+        IdMap m;
+        int r;
 
         if (!pod_has_userns(pod)) {
                 *ret = (IdMap) {};
                 return 0;
         }
-        return id_map_from_cri(u->uids, u->uids_count, u->gids, u->gids_count, "the user namespace of the pod", ret,
-                               error);
+        r = id_map_from_cri(u->uids, u->uids_count, u->gids, u->gids_count, "the user namespace of the pod", &m, error);
+        if (r < 0)
+                return r;
+        /* Files and namespaces must have an owner there. */
+        if (id_ranges_outside(&m.uids, 0, &ignored) < 0 || id_ranges_outside(&m.gids, 0, &ignored) < 0)
+                return error_setf(error, GRPC_INVALID_ARGUMENT,
+                                  "the user namespace of the pod has no user or group 0: map the container's ID 0");
+        *ret = m;
+        return 0;
 }
 
 /* With the host's network comes the host's name. */
