@@ -27,6 +27,12 @@ typedef struct EnginePod {
         const char *runtime_handler;
 } EnginePod;
 
+/* An image that is mounted in a container. */
+typedef struct EngineVolume {
+        size_t mount;  /* index in config->mounts */
+        char **layers; /* names below layers_path, lowest first */
+} EngineVolume;
+
 typedef struct EngineContainer {
         const EnginePod *pod;
         const char *id;
@@ -38,6 +44,8 @@ typedef struct EngineContainer {
         const runtime_v1_ContainerConfig *config;
         const Image *image;        /* may be NULL for operations after create */
         char *const *layers;       /* names below layers_path, lowest first */
+        const EngineVolume *volumes; /* for create; afterwards there are none */
+        size_t n_volumes;
 } EngineContainer;
 
 typedef struct EnginePodState {

@@ -50,6 +50,7 @@ Container *container_unref(Container *c) {
         image_unref(c->image);
         free(c->image_id);
         strv_free(c->layers);
+        strv_free(c->volume_layers);
         engine_container_info_done(&c->info);
         free(c->reason);
         free(c->message);
@@ -239,9 +240,69 @@ static int container_find_image(Container *c, Error *error) {
         c->layers = strv_copy(image->layers);
         if (!c->image_id || (image->layers && !c->layers))
                 return error_oom(error);
-        r = image_store_hold(c->manager->images, c->id, c->layers);
+        return 0;
+}
+
+char **container_all_layers(const Container *c) {
+        _cleanup_strv_free_ char **l = strv_copy(c->layers);
+
+        if (c->layers && !l)
+                return NULL;
+        STRV_FOREACH(name, c->volume_layers)
+                if (strv_extend(&l, *name) < 0)
+                        return NULL;
+        return l ? TAKE_PTR(l) : calloc(1, sizeof(char *));
+}
+
+typedef struct Volumes {
+        EngineVolume *l;
+        size_t n;
+} Volumes;
+
+static void volumes_done(Volumes *v) {
+        for (size_t i = 0; i < v->n; i++)
+                strv_free(v->l[i].layers);
+        free(v->l);
+}
+
+/* Images that are to be mounted in it. */
+static int container_find_volumes(Container *c, Volumes *v, Error *error) {
+        const runtime_v1_ContainerConfig *config = &c->request.config;
+
+        for (size_t i = 0; i < config->mounts_count; i++) {
+                const runtime_v1_Mount *m = &config->mounts[i];
+                Image *image;
+
+                if (!m->has_image || isempty(m->image.image))
+                        continue;
+                image = image_store_find(c->manager->images, m->image.image);
+                if (!image)
+                        return error_setf(error, GRPC_NOT_FOUND, "image \"%s\" of mount %s is not on this node: pull it "
+                                          "first", m->image.image, strempty(m->container_path));
+                if (!v->l)
+                        v->l = calloc(config->mounts_count, sizeof *v->l);
+                if (!v->l)
+                        return error_oom(error);
+                v->l[v->n] = (EngineVolume) { .mount = i, .layers = strv_copy(image->layers) };
+                if (image->layers && !v->l[v->n].layers)
+                        return error_oom(error);
+                v->n++;
+                STRV_FOREACH(name, image->layers)
+                        if (strv_extend(&c->volume_layers, *name) < 0)
+                                return error_oom(error);
+        }
+        return 0;
+}
+
+static int container_hold_layers(Container *c, Error *error) {
+        _cleanup_strv_free_ char **all = container_all_layers(c);
+        int r;
+
+        if (!all)
+                return error_oom(error);
+        r = image_store_hold(c->manager->images, c->id, all);
         if (r < 0)
-                return error_set(error, r, "cannot hold the layers of image %s", name);
+                return error_set(error, r, "cannot hold the layers of image %s", c->request.config.image.image);
         c->holds_layers = true;
         return 0;
 }
@@ -297,10 +358,15 @@ static int container_reserve(Container *c, Error *error) {
 
 static int container_make(Container *c, const void *request, size_t size, Error *error) {
         EnginePod pod;
+        _cleanup_(volumes_done) Volumes volumes = {};
         EngineContainer view;
         int r;
 
         r = container_find_image(c, error);
+        if (r >= 0)
+                r = container_find_volumes(c, &volumes, error);
+        if (r >= 0)
+                r = container_hold_layers(c, error);
         if (r < 0)
                 return r;
         KILL_POINT_OF("container-create.image", c->id);
@@ -318,6 +384,8 @@ static int container_make(Container *c, const void *request, size_t size, Error 
                 return r;
         KILL_POINT_OF("container-create.noted", c->id);
         view = container_engine_view(c, &pod);
+        view.volumes = volumes.l;
+        view.n_volumes = volumes.n;
         r = c->manager->engine->ops->container_create(c->manager->engine, &view, &c->info, error);
         if (r < 0)
                 return r;

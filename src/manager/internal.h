@@ -19,6 +19,8 @@ void container_unlink(Container *c);
 
 /* The object as the engine wants it; borrows everything. */
 EnginePod pod_engine_view(const Pod *p);
+/* Those of its image and of mounted ones; owned by the caller, NULL when out of memory. */
+char **container_all_layers(const Container *c);
 EngineContainer container_engine_view(const Container *c, EnginePod *storage);
 
 /* (fiber) Takes back whatever was begun, shielded, and forgets the object. Best effort: what fails is logged. */

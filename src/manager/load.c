@@ -121,23 +121,23 @@ static int load_pod_directory(int dir_fd, const char *name, void *userdata) {
 }
 
 /* Those that are there: a running container needs each of them, also when another is missing. */
-static char **layers_that_are_there(const Container *c) {
+static char **layers_that_are_there(const Container *c, char *const *all) {
         _cleanup_strv_free_ char **l = NULL;
 
-        STRV_FOREACH(name, c->layers)
+        STRV_FOREACH(name, all)
                 if (image_store_has_layer(c->manager->images, *name) && strv_extend(&l, *name) < 0)
                         return NULL;
         return TAKE_PTR(l);
 }
 
 static void hold_layers(Container *c) {
-        _cleanup_strv_free_ char **there = NULL;
+        _cleanup_strv_free_ char **there = NULL, **all = container_all_layers(c);
         int r;
 
-        r = image_store_hold(c->manager->images, c->id, c->layers);
+        r = all ? image_store_hold(c->manager->images, c->id, all) : -ENOMEM;
         if (r == -ENOENT) {
                 log_warning("Some of the image layers of container %s are gone: if it runs, it lacks files", c->id);
-                there = layers_that_are_there(c);
+                there = layers_that_are_there(c, all);
                 r = image_store_hold(c->manager->images, c->id, there);
         }
         if (r < 0)

@@ -102,6 +102,7 @@ struct Container {
         Image *image;    /* a reference; NULL when the image was removed and the daemon restarted since */
         char *image_id;  /* "sha256:…", what image_id and image_ref answer */
         char **layers;
+        char **volume_layers; /* of images that are mounted in it */
         bool holds_layers;
         EngineContainerInfo info;
 

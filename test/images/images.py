@@ -120,6 +120,13 @@ def good(tree):
     yield "test/plain", ["latest"], Image([base_layer(tree, "none"), Layer("none").file("plain", "plain\n")], shell)
     yield "test/empty-layer", ["latest"], Image([base, Layer(), Layer().file("after", "after\n")], shell)
     yield "test/same-layer-twice", ["latest"], Image([base, ours, ours], shell)
+    # To be mounted: one layer, and three; nothing of it can be executed there.
+    data = Layer().dir("data").file("data/file", "one\n").file("data/gone", "x").dir("data/sub").file("data/sub/inner", "inner\n").file(
+        "run.sh", "#!/bin/sh\n", 0o755)
+    yield "test/volume-one", ["latest"], Image([data], {})
+    yield "test/volume", ["latest"], Image([data, Layer().file("data/file", "two\n").whiteout("data/gone"), Layer().symlink(
+        "link", "data/sub").symlink("out", "/tmp").symlink("up", "../../../../../../tmp").symlink("magic", "/proc/self/root/tmp").fifo(
+        "fifo").device("device", 1, 3)], {})
 
 
 def evil(tree):

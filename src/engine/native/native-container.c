@@ -11,6 +11,7 @@
 #include "engine/native/internal.h"
 #include "engine/native/resources.h"
 #include "engine/native/rootfs.h"
+#include "engine/native/volume.h"
 
 #define START_ERROR_MAX 4096U
 #define CGROUP_FILE_MAX 16384U
@@ -595,6 +596,8 @@ static int release_in_pod(NativeEngine *e, const EngineContainer *c, Error *erro
         r = pod_client_remove_streams(socket_path, c->id, &why);
         if (r >= 0)
                 r = pod_client_unmount(socket_path, rootfs, &why);
+        if (r >= 0)
+                r = volumes_detach(c, socket_path, &why);
         /* Nobody listens: it is down, and its mounts went with it. (While its process is started again systemd holds
          * the socket.) */
         if (r == -ENOENT || r == -ECONNREFUSED)

@@ -16,6 +16,7 @@
 #include "engine/native/oci-process.h"
 #include "engine/native/resources.h"
 #include "engine/native/rootfs.h"
+#include "engine/native/volume.h"
 
 #define CONSOLE_TIMEOUT_USEC (5 * USEC_PER_SEC)
 #define CONTAINER_STOP_TIMEOUT_USEC (5 * USEC_PER_SEC)
@@ -336,6 +337,9 @@ static int make_root(Creation *k) {
         if (r < 0)
                 return r;
         r = map_user(k);
+        if (r >= 0)
+                r = volumes_attach(k->engine, k->c, &k->id_map, k->namespaces.fds[POD_NAMESPACE_USER], socket_path,
+                                   k->error);
         if (r < 0)
                 return r;
         r = write_config(k, fd);
@@ -374,14 +378,34 @@ static int strv_extend_list(char ***l, const char *const *words, size_t n) {
         return r;
 }
 
+/* What is taken along from the pod's mount namespace to one that propagates to the host. */
+static int shared_arguments(Creation *k, char ***l) {
+        int r = 0;
+
+        if (!k->shared)
+                return 0;
+        r = strv_extend(l, "--shared");
+        if (r >= 0)
+                r = strv_extend(l, k->rootfs);
+        for (size_t i = 0; r >= 0 && i < k->c->config->mounts_count; i++) {
+                _cleanup_free_ char *path = NULL;
+
+                if (!volume_is_ours(&k->c->config->mounts[i]))
+                        continue;
+                path = volume_path(k->c, i);
+                r = path ? strv_extend(l, "--shared") : -ENOMEM;
+                if (r >= 0)
+                        r = strv_extend(l, path);
+        }
+        return r;
+}
+
 static int make_argv(Creation *k, char ***ret) {
         const char *const enter[] = {
                 k->engine->create_path,
                 "--log", k->log,
                 "--mount-namespace", k->namespaces.paths[POD_NAMESPACE_MNT],
                 k->cgroup ? "--cgroup" : NULL, k->cgroup ? RUNTIME_OWN_LEAF : NULL,
-                k->shared ? "--shared" : NULL, k->shared ? k->rootfs : NULL,
-                "--",
         };
         const char *const create[] = {
                 "create",
@@ -392,7 +416,7 @@ static int make_argv(Creation *k, char ***ret) {
         };
         _cleanup_strv_free_ char **l = NULL;
 
-        if (strv_extend_list(&l, enter, ELEMENTSOF(enter)) < 0 || runtime_arguments(k->runtime, k->log, &l) < 0 ||
+        if (strv_extend_list(&l, enter, ELEMENTSOF(enter)) < 0 || shared_arguments(k, &l) < 0 || strv_extend(&l, "--") < 0 || runtime_arguments(k->runtime, k->log, &l) < 0 ||
             strv_extend_list(&l, create, ELEMENTSOF(create)) < 0)
                 return -ENOMEM;
         *ret = TAKE_PTR(l);

@@ -285,7 +285,7 @@ int oci_config_make(const OciInput *in, UnitProperties *p, OciOutput *ret, Error
         if (r >= 0)
                 r = capabilities_from_config(s, in->capabilities, &caps, error);
         if (r >= 0)
-                r = oci_mounts(in->container->config, &in->files, privileged, &mounts, &shared, error);
+                r = oci_mounts(in->container, &in->files, privileged, &mounts, &shared, error);
         if (r >= 0)
                 r = make_process(in, &caps, mounts, &process, &raw, error);
         if (r >= 0)

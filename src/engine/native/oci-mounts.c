@@ -8,6 +8,7 @@
 
 #include "basic/json-util.h"
 #include "basic/string-util.h"
+#include "engine/native/volume.h"
 
 typedef struct DefaultMount {
         const char *destination, *type, *source;
@@ -91,19 +92,47 @@ static int add_bind(json_t *array, const char *source, const char *destination, 
         return 0;
 }
 
+static bool is_below(const char *path, const char *top) {
+        const char *rest;
+
+        path += strspn(path, "/");
+        rest = startswith(path, top);
+        return rest && (!*rest || *rest == '/');
+}
+
+/* Below these the runtime makes device nodes, and trusts what is there. */
+static int check_image(const runtime_v1_Mount *m, Error *error) {
+        const char *inside = strempty(m->container_path);
+
+        if (!isempty(m->host_path))
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "mount %s has both an image and a host_path", inside);
+        if (m->propagation != runtime_v1_MountPropagation_PROPAGATION_PRIVATE)
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "mount %s is an image: it has private propagation",
+                                  inside);
+        if (strlen(strempty(m->image_sub_path)) >= PATH_MAX)
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "image_sub_path of mount %s is longer than %d bytes",
+                                  inside, PATH_MAX - 1);
+        if (is_below(inside, "dev") || is_below(inside, "proc") || is_below(inside, "sys"))
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "an image can't be mounted at %s", inside);
+        return 0;
+}
+
 static int check_mount(const runtime_v1_Mount *m, Error *error) {
         const char *host = strempty(m->host_path), *inside = strempty(m->container_path);
+        const bool image = m->has_image && !isempty(m->image.image);
 
-        if (m->has_image && !isempty(m->image.image))
-                return error_setf(error, GRPC_UNIMPLEMENTED, "mount %s: image volumes are not supported yet", inside);
-        if (m->uidMappings_count > 0 || m->gidMappings_count > 0)
-                return error_setf(error, GRPC_UNIMPLEMENTED, "mount %s: id-mapped mounts are not supported yet",
-                                  inside);
-        if (inside[0] != '/' && isempty(inside))
+        if (isempty(inside))
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "a mount of %s has no container_path", host);
-        if (host[0] != '/')
+        if (image) {
+                int r = check_image(m, error);
+
+                if (r < 0)
+                        return r;
+        } else if (host[0] != '/')
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "host_path '%s' of mount %s is not absolute", host,
                                   inside);
+        else if (!isempty(m->image_sub_path))
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "mount %s has an image_sub_path, but no image", inside);
         if (strlen(host) >= PATH_MAX || strlen(inside) >= PATH_MAX)
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "a path of mount %.64s is longer than %d bytes",
                                   inside, PATH_MAX - 1);
@@ -120,6 +149,9 @@ static int check_mount(const runtime_v1_Mount *m, Error *error) {
         if (m->recursive_read_only && m->propagation != runtime_v1_MountPropagation_PROPAGATION_PRIVATE)
                 return error_setf(error, GRPC_INVALID_ARGUMENT,
                                   "mount %s is recursive_read_only, which needs private propagation", inside);
+        if (m->propagation == runtime_v1_MountPropagation_PROPAGATION_BIDIRECTIONAL && volume_is_ours(m))
+                return error_setf(error, GRPC_INVALID_ARGUMENT,
+                                  "mount %s maps IDs: what is mounted there can't propagate to the host", inside);
         return 0;
 }
 
@@ -130,20 +162,30 @@ static bool is_directory(const char *path) {
         return stat(path, &st) >= 0 && S_ISDIR(st.st_mode);
 }
 
-static int add_asked_for(json_t *array, const runtime_v1_Mount *m, Error *error) {
+static int add_asked_for(json_t *array, const EngineContainer *c, size_t index, Error *error) {
+        static const char *const of_image[] = { "rbind", "rprivate", "ro", "nosuid", "nodev", "noexec", NULL };
+        const runtime_v1_Mount *m = &c->config->mounts[index];
+        _cleanup_free_ char *ours = NULL;
         const char *options[4] = { "rbind" };
         size_t n = 1;
+
+        if (volume_is_ours(m)) {
+                ours = volume_path(c, index);
+                if (!ours)
+                        return error_oom(error);
+        }
+        if (m->has_image && !isempty(m->image.image))
+                return add_bind(array, ours, m->container_path, of_image, error);
 
         options[n++] = m->propagation == runtime_v1_MountPropagation_PROPAGATION_BIDIRECTIONAL       ? "rshared"
                        : m->propagation == runtime_v1_MountPropagation_PROPAGATION_HOST_TO_CONTAINER ? "rslave"
                                                                                                      : "rprivate";
-        options[n++] = m->recursive_read_only && is_directory(m->host_path) ? "rro" : m->readonly ? "ro" : "rw";
+        options[n++] = m->recursive_read_only && !ours && is_directory(m->host_path) ? "rro" : m->readonly ? "ro" : "rw";
         options[n] = NULL;
-        return add_bind(array, m->host_path, m->container_path, options, error);
+        return add_bind(array, ours ?: m->host_path, m->container_path, options, error);
 }
 
 typedef struct Ordered {
-        const runtime_v1_Mount *mount;
         size_t depth, index;
 } Ordered;
 
@@ -155,7 +197,8 @@ static int compare_depth(const void *a, const void *b) {
         return x->index < y->index ? -1 : 1;
 }
 
-static int add_all_asked_for(json_t *array, const runtime_v1_ContainerConfig *config, bool *ret_shared, Error *error) {
+static int add_all_asked_for(json_t *array, const EngineContainer *c, bool *ret_shared, Error *error) {
+        const runtime_v1_ContainerConfig *config = c->config;
         _cleanup_free_ Ordered *order = NULL;
         bool shared = false;
         int r;
@@ -171,12 +214,12 @@ static int add_all_asked_for(json_t *array, const runtime_v1_ContainerConfig *co
                 r = check_mount(m, error);
                 if (r < 0)
                         return r;
-                order[i] = (Ordered) { m, path_depth(m->container_path), i };
+                order[i] = (Ordered) { path_depth(m->container_path), i };
                 shared = shared || m->propagation == runtime_v1_MountPropagation_PROPAGATION_BIDIRECTIONAL;
         }
         qsort(order, config->mounts_count, sizeof *order, compare_depth);
         for (size_t i = 0; i < config->mounts_count; i++) {
-                r = add_asked_for(array, order[i].mount, error);
+                r = add_asked_for(array, c, order[i].index, error);
                 if (r < 0)
                         return r;
         }
@@ -184,8 +227,9 @@ static int add_all_asked_for(json_t *array, const runtime_v1_ContainerConfig *co
         return 0;
 }
 
-int oci_mounts(const runtime_v1_ContainerConfig *config, const OciPodFiles *files, bool privileged, json_t **ret,
-               bool *ret_shared, Error *error) {
+int oci_mounts(const EngineContainer *c, const OciPodFiles *files, bool privileged, json_t **ret, bool *ret_shared,
+               Error *error) {
+        const runtime_v1_ContainerConfig *config = c->config;
         /* In a user namespace nosuid and nodev of the host's /run can't be taken away, which a remount without them would
          * mean. */
         const char *const bind[] = { "rbind", "rprivate", "rw", "nosuid", "nodev", NULL };
@@ -224,7 +268,7 @@ int oci_mounts(const runtime_v1_ContainerConfig *config, const OciPodFiles *file
                         if (r < 0)
                                 return r;
                 }
-        r = add_all_asked_for(a, config, &shared, error);
+        r = add_all_asked_for(a, c, &shared, error);
         if (r < 0)
                 return r;
         *ret = TAKE_PTR(a);

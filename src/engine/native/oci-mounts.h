@@ -5,6 +5,7 @@
 
 #include "basic/error.h"
 #include "basic/macro.h"
+#include "engine/engine.h"
 #include "runtime.pb.h"
 #include "systemd/systemd.h"
 
@@ -20,8 +21,8 @@ typedef struct OciPodFiles {
 } OciPodFiles;
 
 /* The array `mounts`. *ret_shared: some mount is to propagate to the host. */
-int oci_mounts(const runtime_v1_ContainerConfig *config, const OciPodFiles *files, bool privileged, json_t **ret,
-               bool *ret_shared, Error *error);
+int oci_mounts(const EngineContainer *c, const OciPodFiles *files, bool privileged, json_t **ret, bool *ret_shared,
+               Error *error);
 
 /* The array `linux.devices`, and DeviceAllow= and DevicePolicy= for the unit. Looks at the host's /dev. p may be
  * NULL. */

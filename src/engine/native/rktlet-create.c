@@ -1,14 +1,14 @@
 /* The process with which a container's unit starts: enters the pod's mount namespace and becomes the OCI runtime
  * there. PID 1 can't do that for a transient unit of ours, and the daemon isn't the unit's parent.
  *
- *     rktlet-create --log FILE --mount-namespace PATH [--cgroup NAME] [--shared ROOTFS] -- RUNTIME ARGUMENT…
+ *     rktlet-create --log FILE --mount-namespace PATH [--cgroup NAME] [--shared MOUNT]… -- RUNTIME ARGUMENT…
  *     rktlet-create --wait FILE -- RUNTIME ARGUMENT…
  *     rktlet-create --remove PATH
  *     rktlet-create --usage PATH
  *     rktlet-create --environment FILE -- COMMAND ARGUMENT…
  *
- * --shared ROOTFS: mounts that the container makes are to reach the host, so it is made in a copy of the host's mount
- * namespace, into which ROOTFS is taken over from the pod's.
+ * --shared MOUNT: mounts that the container makes are to reach the host, so it is made in a copy of the host's mount
+ * namespace, into which these (the rootfs first) are taken over from the pod's.
  * --cgroup NAME: moves to a cgroup below its own, for a runtime that makes another one there.
  * --wait FILE: the runtime makes a process, writes its ID to FILE and ends; then that process is waited for, and its
  * exit code (128 + n after a signal) is this one's.
@@ -68,30 +68,64 @@ static int make_private(const char *path) {
         return r;
 }
 
-static int take_rootfs(int host_fd, const char *rootfs) {
-        int tree = open_tree(AT_FDCWD, rootfs, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+#define SHARED_MAX 4097U /* the rootfs, and all mounts that a container can have */
 
-        if (tree < 0)
-                return fail("cannot take over", rootfs);
-        if (setns(host_fd, CLONE_NEWNS) < 0 || unshare(CLONE_NEWNS) < 0)
-                return fail("cannot copy", "the mount namespace of the host");
-        if (make_private(rootfs) < 0)
-                return fail("cannot make private the mount of", rootfs);
-        if (mkdir(rootfs, 0700) < 0 && errno != EEXIST)
-                return fail("cannot make", rootfs);
-        if (move_mount(tree, "", AT_FDCWD, rootfs, MOVE_MOUNT_F_EMPTY_PATH) < 0)
-                return fail("cannot mount", rootfs);
+typedef struct Shared {
+        const char *path;
+        int tree;
+} Shared;
+
+static Shared shared[SHARED_MAX];
+static size_t n_shared;
+
+static int attach_tree(const Shared *s) {
+        struct stat st;
+        char *slash;
+
+        if (fstat(s->tree, &st) < 0)
+                return fail("cannot look at", s->path);
+        if (make_private(s->path) < 0)
+                return fail("cannot make private the mount of", s->path);
+        /* RUN/mounts, for one. */
+        slash = strrchr(s->path, '/');
+        if (slash && slash > s->path) {
+                char *parent = strndup(s->path, (size_t) (slash - s->path));
+
+                if (!parent || (mkdir(parent, 0711) < 0 && errno != EEXIST))
+                        return fail("cannot make the folder of", s->path);
+                free(parent);
+        }
+        if ((S_ISDIR(st.st_mode) ? mkdir(s->path, 0700) : mknod(s->path, S_IFREG | 0600, 0)) < 0 && errno != EEXIST)
+                return fail("cannot make", s->path);
+        if (move_mount(s->tree, "", AT_FDCWD, s->path, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+                return fail("cannot mount", s->path);
+        (void) close(s->tree);
         return EXIT_SUCCESS;
 }
 
-static int enter(const char *namespace, const char *shared) {
+static int take_over(int host_fd) {
+        int r = EXIT_SUCCESS;
+
+        for (size_t i = 0; i < n_shared; i++) {
+                shared[i].tree = open_tree(AT_FDCWD, shared[i].path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+                if (shared[i].tree < 0)
+                        return fail("cannot take over", shared[i].path);
+        }
+        if (setns(host_fd, CLONE_NEWNS) < 0 || unshare(CLONE_NEWNS) < 0)
+                return fail("cannot copy", "the mount namespace of the host");
+        for (size_t i = 0; i < n_shared && r == EXIT_SUCCESS; i++)
+                r = attach_tree(&shared[i]);
+        return r;
+}
+
+static int enter(const char *namespace) {
         int fd = open(namespace, O_RDONLY | O_CLOEXEC), host_fd = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
 
         if (fd < 0 || host_fd < 0)
                 return fail("cannot open", namespace);
         if (setns(fd, CLONE_NEWNS) < 0)
                 return fail("cannot enter", namespace);
-        return shared ? take_rootfs(host_fd, shared) : EXIT_SUCCESS;
+        return n_shared > 0 ? take_over(host_fd) : EXIT_SUCCESS;
 }
 
 #define ENVIRONMENT_MAX (2U * 1024U * 1024U)
@@ -194,7 +228,7 @@ static int print_usage(const char *path) {
 }
 
 int main(int argc, char **argv) {
-        const char *namespace = NULL, *shared = NULL, *variables = NULL, *cgroup = NULL, *pid_file = NULL;
+        const char *namespace = NULL, *variables = NULL, *cgroup = NULL, *pid_file = NULL;
         int i, r;
 
         for (i = 1; i + 1 < argc && !streq(argv[i], "--"); i += 2) {
@@ -202,8 +236,8 @@ int main(int argc, char **argv) {
                         log_path = argv[i + 1];
                 else if (streq(argv[i], "--mount-namespace"))
                         namespace = argv[i + 1];
-                else if (streq(argv[i], "--shared"))
-                        shared = argv[i + 1];
+                else if (streq(argv[i], "--shared") && n_shared < SHARED_MAX)
+                        shared[n_shared++].path = argv[i + 1];
                 else if (streq(argv[i], "--cgroup"))
                         cgroup = argv[i + 1];
                 else if (streq(argv[i], "--wait"))
@@ -231,7 +265,7 @@ int main(int argc, char **argv) {
 
         r = cgroup ? move_below(cgroup) : EXIT_SUCCESS;
         if (r == EXIT_SUCCESS)
-                r = enter(namespace, shared);
+                r = enter(namespace);
         if (r != EXIT_SUCCESS)
                 return r;
         /* Nothing of the unit's environment (NOTIFY_SOCKET, above all) and no other descriptor is for the runtime. */

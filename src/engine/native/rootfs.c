@@ -18,21 +18,18 @@
 #define SMALL_TREE_ENTRIES 256 /* removed in place, which takes a millisecond or two */
 #define SMALL_TREE_DEPTH 16
 
-/* "2/fs:1/fs": the uppermost first. */
-static int make_lower(const EngineContainer *c, const char *empty, char **ret) {
+/* "2/fs:1/fs": the uppermost first. padding: a folder below all; may be NULL unless there are no layers. */
+static int make_lower(char *const *layers, const char *padding, char **ret) {
         _cleanup_(buffer_done) Buffer b = BUFFER_INIT;
-        size_t n = strv_length(c->layers);
-        int r;
+        size_t n = strv_length(layers);
+        int r = 0;
 
-        if (n == 0) {
-                *ret = strdup(empty);
-                return *ret ? 0 : -ENOMEM;
-        }
-        while (n-- > 0) {
-                r = buffer_appendf(&b, "%s/fs%s", c->layers[n], n > 0 ? ":" : "");
-                if (r < 0)
-                        return r;
-        }
+        for (size_t i = n; r >= 0 && i-- > 0;)
+                r = buffer_appendf(&b, "%s/fs%s", layers[i], i > 0 || padding ? ":" : "");
+        if (r >= 0 && padding)
+                r = buffer_append(&b, padding, strlen(padding));
+        if (r < 0)
+                return r;
         *ret = TAKE_PTR(b.data);
         return 0;
 }
@@ -68,7 +65,7 @@ static int make_upper(const EngineContainer *c, int dir_fd, const char *layers_p
 }
 
 typedef struct Overlay {
-        char *lower, *upper, *work;
+        char *lower, *upper, *work; /* without the last two it is read-only */
 } Overlay;
 
 static void overlay_done(Overlay *o) {
@@ -91,9 +88,8 @@ static void fs_message(int fs_fd, char *buffer, size_t size) {
 static int mount_detached(const Overlay *o, int *ret_fd, Error *error) {
         _cleanup_close_ int fs_fd = -1;
         const char *const strings[][2] = {
-                { "source", "overlay" },   { "lowerdir", o->lower },
-                { "upperdir", o->upper },  { "workdir", o->work },
-                { "redirect_dir", "nofollow" }, { "metacopy", "off" },
+                { "source", "overlay" },        { "lowerdir", o->lower }, { "redirect_dir", "nofollow" },
+                { "metacopy", "off" },          { "upperdir", o->upper }, { "workdir", o->work },
         };
         char why[256];
         int r = 0, fd;
@@ -101,30 +97,31 @@ static int mount_detached(const Overlay *o, int *ret_fd, Error *error) {
         fs_fd = fsopen("overlay", FSOPEN_CLOEXEC);
         if (fs_fd < 0)
                 return error_set(error, -errno, "overlay file systems can't be mounted");
-        for (size_t i = 0; r >= 0 && i < ELEMENTSOF(strings); i++)
+        for (size_t i = 0; r >= 0 && i < ELEMENTSOF(strings) && strings[i][1]; i++)
                 r = fsconfig(fs_fd, FSCONFIG_SET_STRING, strings[i][0], strings[i][1], 0);
-        if (r >= 0)
+        if (r >= 0 && o->upper)
                 r = fsconfig(fs_fd, FSCONFIG_SET_FLAG, "volatile", NULL, 0);
         if (r >= 0)
                 r = fsconfig(fs_fd, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
         if (r < 0) {
                 r = -errno;
                 fs_message(fs_fd, why, sizeof why);
-                return error_set(error, r, "cannot mount the root of the container%s%s", why[0] ? ": " : "", why);
+                return error_set(error, r, "cannot mount the layers of the image%s%s", why[0] ? ": " : "", why);
         }
         fd = fsmount(fs_fd, FSMOUNT_CLOEXEC, 0);
         if (fd < 0)
-                return error_set(error, -errno, "cannot mount the root of the container");
+                return error_set(error, -errno, "cannot mount the layers of the image");
         *ret_fd = fd;
         return 0;
 }
 
 /* The same by way of a mount point, for images of many layers. */
 static int mount_at_scratch(const Overlay *o, const char *scratch, int *ret_fd, Error *error) {
-        _cleanup_free_ char *options =
-                        strprintf("lowerdir=%s,upperdir=%s,workdir=%s,redirect_dir=nofollow,metacopy=off,"
-                                  "volatile",
-                                  o->lower, o->upper, o->work);
+        _cleanup_free_ char *upper = o->upper ? strprintf(",upperdir=%s,workdir=%s,volatile", o->upper, o->work)
+                                              : strdup(""),
+                            *options = upper ? strprintf("lowerdir=%s,redirect_dir=nofollow,metacopy=off%s", o->lower,
+                                                         upper)
+                                             : NULL;
         int fd, r = 0;
 
         if (!options)
@@ -134,10 +131,10 @@ static int mount_at_scratch(const Overlay *o, const char *scratch, int *ret_fd, 
                                   "the image has too many layers: overlayfs takes no more than %u bytes of names",
                                   ROOTFS_OPTIONS_MAX);
         if (mount("overlay", scratch, "overlay", 0, options) < 0)
-                return error_set(error, -errno, "cannot mount the root of the container");
+                return error_set(error, -errno, "cannot mount the layers of the image");
         fd = open_tree(AT_FDCWD, scratch, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
         if (fd < 0)
-                r = error_set(error, -errno, "cannot detach the root of the container");
+                r = error_set(error, -errno, "cannot detach the layers of the image");
         (void) umount2(scratch, MNT_DETACH);
         if (r >= 0)
                 *ret_fd = fd;
@@ -190,10 +187,40 @@ static int map_layers(const char *layers_path, const char *scratch, int userns_f
         return 0;
 }
 
+/* Mounts it with the layers as working directory. */
+static int overlay_mount(const Overlay *o, const char *layers_path, const char *scratch, int userns_fd, int *ret_fd,
+                         Error *error) {
+        _cleanup_close_ int layers_fd = -1, back_fd = -1;
+        int r;
+
+        back_fd = open_directory(AT_FDCWD, ".");
+        if (back_fd < 0)
+                return error_set(error, back_fd, "cannot open the working directory");
+        if (userns_fd >= 0) {
+                r = map_layers(layers_path, scratch, userns_fd, &layers_fd, error);
+                if (r < 0)
+                        return r;
+        } else {
+                layers_fd = open_directory(AT_FDCWD, layers_path);
+                if (layers_fd < 0)
+                        return error_set(error, layers_fd, "cannot open %s", layers_path);
+        }
+        r = fchdir(layers_fd) < 0 ? error_set(error, -errno, "cannot go to %s", layers_path) : 0;
+        if (r >= 0 && strlen(o->lower) <= OPTION_MAX && strlen(strempty(o->upper)) <= OPTION_MAX &&
+            strlen(strempty(o->work)) <= OPTION_MAX)
+                r = mount_detached(o, ret_fd, error);
+        else if (r >= 0)
+                r = mount_at_scratch(o, scratch, ret_fd, error);
+        (void) !fchdir(back_fd);
+        if (userns_fd >= 0)
+                (void) umount2(scratch, MNT_DETACH);
+        return r;
+}
+
 int rootfs_mount(const EngineContainer *c, const char *scratch, const IdMap *map, int userns_fd, int *ret_fd,
                  Error *error) {
         _cleanup_(overlay_done) Overlay o = {};
-        _cleanup_close_ int dir_fd = -1, layers_fd = -1, back_fd = -1, fd = -1;
+        _cleanup_close_ int dir_fd = -1, fd = -1;
         _cleanup_free_ char *empty = NULL;
         int r;
 
@@ -207,35 +234,31 @@ int rootfs_mount(const EngineContainer *c, const char *scratch, const IdMap *map
         empty = strprintf("%s/empty", c->directory);
         o.upper = strprintf("%s/upper", c->directory);
         o.work = strprintf("%s/work", c->directory);
-        if (!empty || !o.upper || !o.work || make_lower(c, empty, &o.lower) < 0)
+        if (!empty || !o.upper || !o.work ||
+            make_lower(c->layers, strv_length(c->layers) == 0 ? empty : NULL, &o.lower) < 0)
                 return error_oom(error);
-
-        back_fd = open_directory(AT_FDCWD, ".");
-        if (back_fd < 0)
-                return error_set(error, back_fd, "cannot open the working directory");
-        if (userns_fd >= 0) {
-                r = map_layers(c->layers_path, scratch, userns_fd, &layers_fd, error);
-                if (r < 0)
-                        return r;
-        } else {
-                layers_fd = open_directory(AT_FDCWD, c->layers_path);
-                if (layers_fd < 0)
-                        return error_set(error, layers_fd, "cannot open %s", c->layers_path);
-        }
-        r = fchdir(layers_fd) < 0 ? error_set(error, -errno, "cannot go to %s", c->layers_path) : 0;
-        if (r >= 0 && strlen(o.lower) <= OPTION_MAX && strlen(o.upper) <= OPTION_MAX && strlen(o.work) <= OPTION_MAX)
-                r = mount_detached(&o, &fd, error);
-        else if (r >= 0)
-                r = mount_at_scratch(&o, scratch, &fd, error);
-        (void) !fchdir(back_fd);
-        if (userns_fd >= 0)
-                (void) umount2(scratch, MNT_DETACH);
+        r = overlay_mount(&o, c->layers_path, scratch, userns_fd, &fd, error);
         if (r >= 0)
                 r = check_writable(c, fd, error);
         if (r < 0)
                 return r;
         *ret_fd = TAKE_FD(fd);
         return 0;
+}
+
+int layers_mount(const EngineContainer *c, char *const *layers, const char *scratch, int userns_fd, int *ret_fd,
+                 Error *error) {
+        _cleanup_free_ char *empty = strprintf("%s/empty", c->directory);
+        _cleanup_(overlay_done) Overlay o = {};
+
+        /* Overlayfs wants two at least. */
+        if (!empty || make_lower(layers, empty, &o.lower) < 0)
+                return error_oom(error);
+        if (strv_length(layers) == 0)
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "it has no layers");
+        if (mkdir(empty, 0755) < 0 && errno != EEXIST)
+                return error_set(error, -errno, "cannot make %s", empty);
+        return overlay_mount(&o, c->layers_path, scratch, userns_fd, ret_fd, error);
 }
 
 /* --- removal ----------------------------------------------------------------------------------------------------- */

@@ -16,6 +16,10 @@
 int rootfs_mount(const EngineContainer *c, const char *scratch, const IdMap *map, int userns_fd, int *ret_fd,
                  Error *error);
 
+/* The same of an image alone, read-only. */
+int layers_mount(const EngineContainer *c, char *const *layers, const char *scratch, int userns_fd, int *ret_fd,
+                 Error *error);
+
 /* Maps the IDs of a detached mount (open_tree(2)) into a user namespace; with those below it where their file systems
  * can. Negative errno. */
 int mount_map_ids(int mount_fd, int userns_fd);

@@ -455,8 +455,15 @@ static void test_mounts_that_are_refused(void) {
                          GRPC_INVALID_ARGUMENT},
                         {{.container_path = (char *)"/m", .host_path = (char *)"/h", .recursive_read_only = true},
                          GRPC_INVALID_ARGUMENT},
-                        {{.container_path = (char *)"/m", .has_image = true, .image.image = (char *)"x"},
-                         GRPC_UNIMPLEMENTED},
+                        {{.container_path = (char *)"/m", .host_path = (char *)"/h", .has_image = true,
+                          .image.image = (char *)"x"},
+                         GRPC_INVALID_ARGUMENT},
+                        {{.container_path = (char *)"/dev", .has_image = true, .image.image = (char *)"x"},
+                         GRPC_INVALID_ARGUMENT},
+                        {{.container_path = (char *)"//proc/x", .has_image = true, .image.image = (char *)"x"},
+                         GRPC_INVALID_ARGUMENT},
+                        {{.container_path = (char *)"/m", .host_path = (char *)"/h", .image_sub_path = (char *)"x"},
+                         GRPC_INVALID_ARGUMENT},
         };
         Fixture f;
 
