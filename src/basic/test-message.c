@@ -1,4 +1,5 @@
 #include "basic/message.h"
+#include "basic/message-equal.h"
 
 #include "basic/test.h"
 #include "runtime.pb.h"
@@ -389,7 +390,58 @@ static void test_decode_of_mutations(void) {
         CHECK(refused > size);
 }
 
-TEST_MAIN(TEST_CASE(test_encodes_what_nanopb_encodes), TEST_CASE(test_round_trip), TEST_CASE(test_numbers),
+static bool same(const runtime_v1_CreateContainerRequest *a, const runtime_v1_CreateContainerRequest *b) {
+        return message_equal(runtime_v1_CreateContainerRequest_fields, a, b);
+}
+
+static void test_equal(void) {
+        runtime_v1_CreateContainerRequest a = sample(), b = sample(), empty = {}, decoded = {};
+        runtime_v1_ContainerConfig_LabelsEntry turned[2], twice[2];
+        _cleanup_free_ void *data = NULL;
+        runtime_v1_Mount mounts[2];
+        size_t size;
+
+        CHECK(same(&a, &b) && same(&empty, &empty) && !same(&a, &empty) && !same(&empty, &a));
+        CHECK_EQ(ENCODE(CreateContainerRequest, &a, 65536, &data, &size, NULL), 0);
+        CHECK_EQ(message_decode(runtime_v1_CreateContainerRequest_fields, data, size, &decoded, NULL), 0);
+        CHECK(same(&a, &decoded) && same(&decoded, &a));
+        pb_release(runtime_v1_CreateContainerRequest_fields, &decoded);
+
+        /* a map in another order, but not a list */
+        CHECK_EQ(b.config.labels_count, 2);
+        turned[0] = b.config.labels[1];
+        turned[1] = b.config.labels[0];
+        b.config.labels = turned;
+        CHECK(same(&a, &b));
+        twice[0] = twice[1] = turned[0];
+        b.config.labels = twice;
+        CHECK(!same(&a, &b));
+        b = sample();
+        CHECK_EQ(b.config.mounts_count, 2);
+        mounts[0] = b.config.mounts[1];
+        mounts[1] = b.config.mounts[0];
+        b.config.mounts = mounts;
+        CHECK(!same(&a, &b));
+
+        /* each kind of field */
+        b = sample();
+        b.pod_sandbox_id = (char *) "other";
+        CHECK(!same(&a, &b));
+        b = sample();
+        b.config.args_count--;
+        CHECK(!same(&a, &b));
+        b = sample();
+        b.config.metadata.attempt++;
+        CHECK(!same(&a, &b));
+        b = sample();
+        b.config.tty = !b.config.tty;
+        CHECK(!same(&a, &b));
+        b = sample();
+        b.has_sandbox_config = !b.has_sandbox_config;
+        CHECK(!same(&a, &b));
+}
+
+TEST_MAIN(TEST_CASE(test_equal), TEST_CASE(test_encodes_what_nanopb_encodes), TEST_CASE(test_round_trip), TEST_CASE(test_numbers),
           TEST_CASE(test_submessages_of_all_lengths), TEST_CASE(test_empty_message),
           TEST_CASE(test_encode_refuses_bad_utf8), TEST_CASE(test_encode_keeps_the_limit), TEST_CASE(test_callbacks),
           TEST_CASE(test_decode_refuses_bad_utf8_and_nul), TEST_CASE(test_decode_names_limits),

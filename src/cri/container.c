@@ -11,6 +11,7 @@
 
 int cri_create_container(CriCall *c, Error *error) {
         runtime_v1_CreateContainerResponse response = {};
+        _cleanup_(container_unrefp) _unused_ Container *held = NULL;
         Container *k;
         int r;
 
@@ -19,22 +20,29 @@ int cri_create_container(CriCall *c, Error *error) {
                 return r;
         cri_note_container(c, k);
         response.container_id = c->container_id;
-        return CRI_REPLY(c, CreateContainerResponse, &response, error);
+        held = container_ref(k);
+        r = CRI_REPLY(c, CreateContainerResponse, &response, error);
+        k->answered = r >= 0;
+        return r;
 }
 
 int cri_start_container(CriCall *c, Error *error) {
         const runtime_v1_StartContainerRequest *request = c->request;
         runtime_v1_StartContainerResponse response = {};
+        _cleanup_(container_unrefp) _unused_ Container *held = NULL;
         Container *k;
         int r;
 
         r = cri_find_container(c, request->container_id, &k, error);
         if (r < 0)
                 return r;
+        held = container_ref(k);
         r = container_start(k, error);
         if (r < 0)
                 return r;
-        return CRI_REPLY(c, StartContainerResponse, &response, error);
+        r = CRI_REPLY(c, StartContainerResponse, &response, error);
+        k->start_answered = r >= 0;
+        return r;
 }
 
 int cri_stop_container(CriCall *c, Error *error) {

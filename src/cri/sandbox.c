@@ -8,6 +8,7 @@
 
 int cri_run_pod_sandbox(CriCall *c, Error *error) {
         runtime_v1_RunPodSandboxResponse response = {};
+        _cleanup_(pod_unrefp) _unused_ Pod *held = NULL;
         Pod *p;
         int r;
 
@@ -16,7 +17,10 @@ int cri_run_pod_sandbox(CriCall *c, Error *error) {
                 return r;
         cri_note_pod(c, p);
         response.pod_sandbox_id = c->pod_id;
-        return CRI_REPLY(c, RunPodSandboxResponse, &response, error);
+        held = pod_ref(p);
+        r = CRI_REPLY(c, RunPodSandboxResponse, &response, error);
+        p->answered = r >= 0;
+        return r;
 }
 
 int cri_stop_pod_sandbox(CriCall *c, Error *error) {

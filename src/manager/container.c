@@ -5,6 +5,7 @@
 #include "basic/file-util.h"
 #include "basic/kill-point.h"
 #include "basic/log.h"
+#include "basic/message-equal.h"
 #include "basic/message.h"
 #include "manager/internal.h"
 #include "manager/state.h"
@@ -338,6 +339,17 @@ void container_undo(Container *c) {
         container_unlink(c);
 }
 
+/* As pod_find_unanswered(). */
+static Container *container_find_unanswered(const Container *c) {
+        Container *other;
+
+        HASH_FIND(hh_name, c->manager->containers_by_name, c->name_key, strlen(c->name_key), other);
+        return other && other->phase == CONTAINER_CREATED && !other->answered && !other->starting &&
+                               message_equal(runtime_v1_ContainerConfig_fields, &c->request.config, &other->request.config)
+                       ? other
+                       : NULL;
+}
+
 /* As pod_reserve(). */
 static int container_reserve(Container *c, Error *error) {
         int r;
@@ -437,6 +449,10 @@ int container_create(Manager *m, const void *request, size_t size, Container **r
         if (pod->phase != POD_READY)
                 return error_setf(error, GRPC_FAILED_PRECONDITION,
                                   "pod sandbox %s is not running: run a new one for this container", pod->id);
+        pod->answered = true; /* its ID is known */
+        *ret = container_find_unanswered(c);
+        if (*ret)
+                return 0;
         r = container_reserve(c, error);
         if (r < 0)
                 return r;
@@ -536,6 +552,11 @@ int container_start(Container *c, Error *error) {
 
         if (c->removed)
                 return error_setf(error, GRPC_NOT_FOUND, "container %s was removed meanwhile", c->id);
+        c->answered = true; /* its ID is known */
+        /* Started (a start that failed has no time), perhaps ended since: that is what was asked for. */
+        if (!c->start_answered && c->started_usec > 0 && !streq_ptr(c->reason, "StartError") &&
+            (c->phase == CONTAINER_RUNNING || c->phase == CONTAINER_EXITED))
+                return 0;
         if (c->phase != CONTAINER_CREATED)
                 return error_setf(error, GRPC_FAILED_PRECONDITION,
                                   "container %s is %s: only a created one can be started, create a new one", c->id,

@@ -75,6 +75,8 @@ struct Pod {
         int netns_fd;          /* keeps the network namespace for DEL when the pod process is gone; -1: none */
         bool removed;          /* no longer in the tables; references may live on */
         bool undoing, stopping;
+        /* Whoever asked for it has (as far as can be known) got the answer; see pod_run(). */
+        bool answered;
         CpuRate cpu_rate;
         Fiber *starter;        /* runs pod_run(), borrowed; NULL once that is done */
         FiberQueue gone;       /* woken when it leaves the tables */
@@ -112,6 +114,7 @@ struct Container {
         pid_t pid;
         char *reason, *message; /* "Completed", "Error", "OOMKilled", "StartError", …; NULL while none */
         bool oom_killed, removed, undoing, starting;
+        bool answered, start_answered; /* as Pod.answered, for container_create() and container_start() */
         CpuRate cpu_rate;
         LayerUsage layer;
         Fiber *creator;        /* runs container_create(), borrowed; NULL once that is done */
@@ -203,7 +206,14 @@ Container *container_ref(Container *c);
 Container *container_unref(Container *c);
 DEFINE_TRIVIAL_CLEANUP_FUNC(Container *, container_unref);
 
-/* (fiber) request is a serialized RunPodSandboxRequest; it is checked, saved as it is, and done. Borrowed pointer. */
+/* (fiber) request is a serialized RunPodSandboxRequest; it is checked, saved as it is, and done. Borrowed pointer.
+ *
+ * A client whose answer was lost (its connection broke, this daemon was killed) asks for the same again, and gets the same
+ * pod: the kubelet finds a pod that is ready in its list, but whoever just repeats the request must come to the same end.
+ * That holds for the same request, to the last field, as long as the pod is as it was made and nobody can have the answer:
+ * callers set Pod.answered once they have sent it, and a container in it shows the same. Otherwise the name is taken:
+ * AlreadyExists, as it is while the first request is under way. After a restart of the daemon it isn't known who got an
+ * answer, and giving it once more does no harm. */
 int pod_run(Manager *m, const void *request, size_t size, Pod **ret, Error *error);
 /* (fiber) Kills its containers within their grace, CNI DEL, ends the pod process. */
 int pod_stop(Pod *p, Error *error);
@@ -212,8 +222,10 @@ int pod_remove(Pod *p, Error *error);
 /* Namespace modes of the request, with the CRI's defaults. */
 bool pod_uses_host_network(const Pod *p);
 
-/* (fiber) request is a serialized CreateContainerRequest. */
+/* (fiber) request is a serialized CreateContainerRequest. Asked again after a lost answer: as above, while it is
+ * created. */
 int container_create(Manager *m, const void *request, size_t size, Container **ret, Error *error);
+/* Asked again after a lost answer, one that was started is fine. */
 int container_start(Container *c, Error *error);
 int container_stop(Container *c, uint64_t timeout_usec, Error *error);
 int container_remove(Container *c, Error *error);

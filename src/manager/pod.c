@@ -5,6 +5,7 @@
 #include "basic/file-util.h"
 #include "basic/kill-point.h"
 #include "basic/log.h"
+#include "basic/message-equal.h"
 #include "basic/message.h"
 #include "manager/internal.h"
 #include "manager/slice.h"
@@ -381,6 +382,17 @@ void pod_undo(Pod *p) {
         pod_unlink(p);
 }
 
+/* The pod of this name, if it is what the same request made and its answer was lost. */
+static Pod *pod_find_unanswered(const Pod *p) {
+        Pod *other;
+
+        HASH_FIND(hh_name, p->manager->pods_by_name, p->name_key, strlen(p->name_key), other);
+        return other && other->phase == POD_READY && !other->answered && !other->stopping && !other->containers &&
+                               message_equal(runtime_v1_RunPodSandboxRequest_fields, &p->request, &other->request)
+                       ? other
+                       : NULL;
+}
+
 /* Reserves the name. A pod of the same name whose caller has given up is awaited, so that a retry works. */
 static int pod_reserve(Pod *p, Error *error) {
         int r;
@@ -466,6 +478,9 @@ int pod_run(Manager *m, const void *request, size_t size, Pod **ret, Error *erro
                 return r;
         p->created_usec = now_usec(CLOCK_REALTIME);
         p->phase = POD_STARTING;
+        *ret = pod_find_unanswered(p);
+        if (*ret)
+                return 0;
         r = pod_reserve(p, error);
         if (r < 0)
                 return r;

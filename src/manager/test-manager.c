@@ -298,6 +298,9 @@ static void nothing_is_left(void) {
         CHECK_EQ(holds, 0);
 }
 
+static bool answers_arrive = true;
+static const char *hostname;
+
 static int run_pod(const char *name, char **ret_id, Error *error) {
         runtime_v1_RunPodSandboxRequest q = {
                 .has_config = true,
@@ -305,6 +308,7 @@ static int run_pod(const char *name, char **ret_id, Error *error) {
                         .has_metadata = true,
                         .metadata = { .name = (char *) name, .namespace = (char *) "default", .uid = (char *) "u" },
                         .log_directory = (char *) "/tmp",
+                        .hostname = (char *) hostname,
                 },
         };
         void *data;
@@ -315,6 +319,8 @@ static int run_pod(const char *name, char **ret_id, Error *error) {
         CHECK_EQ(message_encode(runtime_v1_RunPodSandboxRequest_fields, &q, 0, 1 << 20, &data, &size, NULL), 0);
         r = pod_run(manager, data, size, &p, error);
         free(data);
+        if (r >= 0)
+                p->answered = answers_arrive;
         if (r >= 0 && ret_id)
                 *ret_id = strdup(p->id);
         return r;
@@ -346,6 +352,8 @@ static int create(const char *pod_id, const char *name, const char *image_name, 
         CHECK_EQ(message_encode(runtime_v1_CreateContainerRequest_fields, &q, 0, 1 << 20, &data, &size, NULL), 0);
         r = container_create(manager, data, size, &c, error);
         free(data);
+        if (r >= 0)
+                c->answered = answers_arrive;
         if (r >= 0 && ret_id)
                 *ret_id = strdup(c->id);
         return r;
@@ -383,6 +391,7 @@ static int life(void *userdata) {
         CHECK_EQ(container_exec_sync(container_of(ctr), NULL, 0, NULL, NULL), grpc_code_to_errno(GRPC_FAILED_PRECONDITION));
         CHECK_EQ(container_start(container_of(ctr), NULL), 0);
         CHECK_EQ(container_of(ctr)->phase, CONTAINER_RUNNING);
+        container_of(ctr)->start_answered = true;
         CHECK_EQ(container_start(container_of(ctr), NULL), grpc_code_to_errno(GRPC_FAILED_PRECONDITION));
         CHECK_EQ(container_stop(container_of(ctr), 0, NULL), 0);
         CHECK_EQ(container_of(ctr)->exit_code, 143);
@@ -400,6 +409,94 @@ static int life(void *userdata) {
 static void test_a_pod_and_a_container_live_and_go(void) {
         begin();
         CHECK_EQ(fiber_run(event, life, NULL), 0);
+        end();
+}
+
+static int lose_answers(void *userdata) {
+        _cleanup_free_ char *pod = NULL, *again = NULL, *ctr = NULL, *same = NULL;
+
+        answers_arrive = false;
+        CHECK_EQ(run_pod("a", &pod, NULL), 0);
+        CHECK_EQ(run_pod("a", &again, NULL), 0);
+        CHECK_STREQ(again, pod);
+        CHECK_EQ(pods_up, 1);
+        hostname = "other";
+        CHECK_EQ(run_pod("a", NULL, NULL), -EEXIST);
+        hostname = NULL;
+
+        CHECK_EQ(create(pod, "c", "busybox", &ctr, NULL), 0);
+        CHECK_EQ(create(pod, "c", "busybox", &same, NULL), 0);
+        CHECK_STREQ(same, ctr);
+        CHECK_EQ(containers_up, 1);
+        CHECK_EQ(create(pod, "c", image.id, NULL, NULL), -EEXIST);
+        /* Somebody has the pod's ID. */
+        CHECK_EQ(run_pod("a", NULL, NULL), -EEXIST);
+
+        CHECK_EQ(container_start(container_of(ctr), NULL), 0);
+        CHECK_EQ(container_start(container_of(ctr), NULL), 0);
+        CHECK_EQ(create(pod, "c", "busybox", NULL, NULL), -EEXIST);
+        CHECK_EQ(container_stop(container_of(ctr), 0, NULL), 0);
+        CHECK_EQ(container_start(container_of(ctr), NULL), 0);
+        container_of(ctr)->start_answered = true;
+        CHECK_EQ(container_start(container_of(ctr), NULL), grpc_code_to_errno(GRPC_FAILED_PRECONDITION));
+        CHECK_EQ(pod_remove(pod_of(pod), NULL), 0);
+        nothing_is_left();
+        answers_arrive = true;
+        return 0;
+}
+
+static void test_a_request_whose_answer_was_lost_gets_the_same_again(void) {
+        begin();
+        CHECK_EQ(fiber_run(event, lose_answers, NULL), 0);
+        end();
+}
+
+/* One that ended before it was started was never started. */
+static int start_too_late(void *userdata) {
+        _cleanup_free_ char *pod = NULL, *ctr = NULL;
+
+        CHECK_EQ(run_pod("a", &pod, NULL), 0);
+        CHECK_EQ(create(pod, "c", "busybox", &ctr, NULL), 0);
+        fail_at = 'S';
+        CHECK(container_start(container_of(ctr), NULL) < 0);
+        fail_at = 0;
+        CHECK_EQ(container_of(ctr)->phase, CONTAINER_EXITED);
+        CHECK_EQ(container_start(container_of(ctr), NULL), grpc_code_to_errno(GRPC_FAILED_PRECONDITION));
+        CHECK_EQ(pod_remove(pod_of(pod), NULL), 0);
+        return 0;
+}
+
+static void test_a_start_that_failed_is_not_taken_for_one_that_was_answered(void) {
+        begin();
+        CHECK_EQ(fiber_run(event, start_too_late, NULL), 0);
+        end();
+}
+
+static int run_first(void *userdata) {
+        CHECK_EQ(run_pod("a", userdata, NULL), 0);
+        return 0;
+}
+
+static int run_after_restart(void *userdata) {
+        _cleanup_free_ char *again = NULL, *ctr = NULL, *same = NULL;
+        const char *pod = userdata;
+
+        CHECK_EQ(run_pod("a", &again, NULL), 0);
+        CHECK_STREQ(again, pod);
+        CHECK_EQ(run_pod("a", NULL, NULL), -EEXIST);
+        CHECK_EQ(create(pod, "c", "busybox", &ctr, NULL), 0);
+        CHECK_EQ(create(pod, "c", "busybox", &same, NULL), -EEXIST);
+        CHECK_EQ(pod_remove(pod_of(pod), NULL), 0);
+        return 0;
+}
+
+static void test_after_a_restart_a_pod_is_answered_once_more(void) {
+        _cleanup_free_ char *pod = NULL;
+
+        begin();
+        CHECK_EQ(fiber_run(event, run_first, &pod), 0);
+        restart();
+        CHECK_EQ(fiber_run(event, run_after_restart, pod), 0);
         end();
 }
 
@@ -917,7 +1014,10 @@ static void test_what_was_never_begun_or_half_removed_leaves_nothing(void) {
         }
 }
 
-TEST_MAIN(TEST_CASE(test_a_pod_and_a_container_live_and_go), TEST_CASE(test_a_failure_at_any_step_leaves_nothing),
+TEST_MAIN(TEST_CASE(test_a_request_whose_answer_was_lost_gets_the_same_again),
+          TEST_CASE(test_a_start_that_failed_is_not_taken_for_one_that_was_answered),
+          TEST_CASE(test_after_a_restart_a_pod_is_answered_once_more),
+          TEST_CASE(test_a_pod_and_a_container_live_and_go), TEST_CASE(test_a_failure_at_any_step_leaves_nothing),
           TEST_CASE(test_a_cancelled_pod_is_undone_and_its_retry_works_at_once),
           TEST_CASE(test_a_restart_knows_all_and_takes_over_what_happened),
           TEST_CASE(test_after_a_reboot_all_is_known_exited_and_removable),
