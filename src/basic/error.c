@@ -67,6 +67,16 @@ int grpc_code_to_errno(GrpcCode code) {
         return -EIO;
 }
 
+bool text_says_exhausted(const char *text) {
+        static const int exhausted[] = { ENOSPC, EDQUOT, ENOMEM, EMFILE, ENFILE, EAGAIN };
+
+        /* Go's programs write the same words in lower case. */
+        for (size_t i = 0; i < ELEMENTSOF(exhausted); i++)
+                if (strcasestr(text, strerror(exhausted[i])))
+                        return true;
+        return false;
+}
+
 const char *grpc_code_to_string(GrpcCode code) {
         static const char *const names[_GRPC_CODE_MAX] = {
                 [GRPC_OK] = "OK",

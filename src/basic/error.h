@@ -47,6 +47,9 @@ GrpcCode grpc_code_from_errno(int r);
 /* The negative errno that stands for a gRPC code. */
 int grpc_code_to_errno(GrpcCode code);
 const char *grpc_code_to_string(GrpcCode code);
+/* Whether another program's error text says that something is used up (GRPC_RESOURCE_EXHAUSTED), in strerror()'s words or
+ * Go's. */
+bool text_says_exhausted(const char *text);
 
 /* Sets code (from the negative errno r) and text, unless the error is set already; ": " and strerror(-r) are appended.
  * Returns r. */

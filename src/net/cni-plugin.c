@@ -77,8 +77,11 @@ static int plugin_failed(const CniRuntime *runtime, const char *type, const char
                 }
         }
         words = utf8_sanitize(!isempty(msg) ? msg : strempty(result->error));
-        if (words)
+        if (words) {
                 words[strcspn(words, "\n")] = 0;
+                if (code == GRPC_INTERNAL && text_says_exhausted(words))
+                        code = GRPC_RESOURCE_EXHAUSTED;
+        }
         return error_setf(error, code, "CNI plugin \"%s\" of network \"%s\" %s at %s: %s%s%s%s", type,
                           runtime->network_name, process_result_describe(result), command,
                           isempty(words) ? "it said nothing" : words, isempty(details) ? "" : ": ", strempty(details),

@@ -106,6 +106,8 @@ static void finish_job(FakeSystemd *f, FakeUnit *u) {
                         u->result = "exit-code";
                         u->exec_main_code = CLD_EXITED;
                         u->exec_main_status = 203;
+                        u->status_text = f->status_text;
+                        u->status_errno = f->status_errno;
                 }
         }
         emit(f, make_job_removed, &j);
@@ -125,9 +127,10 @@ static void append_common(sd_bus_message *m, const FakeUnit *u) {
 }
 
 static void append_service(sd_bus_message *m, const FakeUnit *u) {
-        CHECK(sd_bus_message_append(m, "{sv}{sv}{sv}{sv}", "Result", "s", u->result, "MainPID", "u", u->main_pid,
-                                    "ExecMainCode", "i", u->exec_main_code, "ExecMainStatus", "i",
-                                    u->exec_main_status) >= 0);
+        CHECK(sd_bus_message_append(m, "{sv}{sv}{sv}{sv}{sv}{sv}", "Result", "s", u->result, "MainPID", "u",
+                                    u->main_pid, "ExecMainCode", "i", u->exec_main_code, "ExecMainStatus", "i",
+                                    u->exec_main_status, "StatusText", "s", strempty(u->status_text), "StatusErrno",
+                                    "i", u->status_errno) >= 0);
 }
 
 typedef struct Change {

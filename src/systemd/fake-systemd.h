@@ -14,7 +14,8 @@ typedef struct FakeUnit {
         bool loaded, transient;
         const char *active, *sub, *result;
         uint32_t main_pid;
-        int exec_main_code, exec_main_status;
+        int exec_main_code, exec_main_status, status_errno;
+        const char *status_text;
         uint64_t begin_usec;
         uint32_t job; /* 0: none */
         bool job_is_stop;
@@ -34,6 +35,8 @@ typedef struct FakeSystemd {
         bool hold_jobs;         /* until fake_systemd_finish_jobs() */
         bool silent;            /* no reply to anything */
         const char *job_result; /* of starts; NULL: "done" */
+        const char *status_text; /* what those say that fail; NULL: nothing */
+        int status_errno;
         bool remove_stopped;    /* a stopped unit is unloaded */
 
         /* Counters */

@@ -138,6 +138,7 @@ typedef struct UnitLook {
         uint64_t begin_usec; /* CLOCK_MONOTONIC: when it last left "inactive" */
         pid_t exec_start_pid;
         int exec_start_code, exec_start_status; /* of the ExecStart command, for Type=forking's */
+        int status_errno; /* what its process said of a failure, beside StatusText; 0: nothing */
 } UnitLook;
 void unit_look_done(UnitLook *l);
 int unit_look(Systemd *s, const char *unit, UnitLook *ret, Error *error);

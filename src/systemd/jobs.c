@@ -205,6 +205,7 @@ static int start_failed(Start *start, const char *job_result, Error *error) {
         _cleanup_(unit_look_done) UnitLook look = {};
         _cleanup_free_ char *exit = NULL;
         const char *unit = start->unit;
+        GrpcCode code = GRPC_INTERNAL;
 
         if (unit_look(start->systemd, unit, &look, NULL) >= 0) {
                 exit = describe_exit(&look);
@@ -225,8 +226,12 @@ static int start_failed(Start *start, const char *job_result, Error *error) {
                 return error_setf(error, GRPC_DEADLINE_EXCEEDED, "Unit %s did not come up within its start timeout; "
                                   "see 'journalctl -u %s'", unit, unit),
                        -ETIMEDOUT;
-        return error_setf(error, GRPC_INTERNAL, "Unit %s failed to start: job %s, result %s%s; see 'journalctl -u %s'",
-                          unit, job_result, look.state.result ? look.state.result : "unknown", strempty(exit), unit);
+        /* What its process said is the cause, in words. Of its codes one is worth telling apart: try again later. */
+        if (look.status_errno > 0 && grpc_code_from_errno(-look.status_errno) == GRPC_RESOURCE_EXHAUSTED)
+                code = GRPC_RESOURCE_EXHAUSTED;
+        return error_setf(error, code, "Unit %s failed to start: job %s, result %s%s%s%s; see 'journalctl -u %s'", unit,
+                          job_result, look.state.result ? look.state.result : "unknown", strempty(exit),
+                          isempty(look.state.status_text) ? "" : ": ", strempty(look.state.status_text), unit);
 }
 
 /* The caller has left, or cannot wait longer: what was begun goes away again. */

@@ -108,6 +108,17 @@ static int failed_body(void *userdata) {
         CHECK(!fake_systemd_unit(fake, "a.service")->loaded);
         CHECK_EQ(fake->n_reset, 1);
 
+        /* What its process said of it. */
+        error_clear(&e);
+        fake->status_text = "cannot listen";
+        fake->status_errno = EADDRINUSE;
+        CHECK_EQ(start("a.service", 0, &e), -EIO);
+        CHECK(strstr(e.message, ": cannot listen; see"));
+        error_clear(&e);
+        fake->status_errno = ENOSPC;
+        CHECK_EQ(start("a.service", 0, &e), -ENOSPC);
+        CHECK_EQ(e.code, GRPC_RESOURCE_EXHAUSTED);
+
         error_clear(&e);
         fake->job_result = "dependency";
         CHECK_EQ(start("b.service", 0, &e), -EBUSY);

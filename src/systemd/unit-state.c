@@ -147,6 +147,8 @@ static int merge_look(UnitLook *look, const char *name, sd_bus_message *m) {
                 return sd_bus_message_read(m, "v", "(uo)", &look->job_id, &string);
         if (streq(name, "InactiveExitTimestampMonotonic"))
                 return sd_bus_message_read(m, "v", "t", &look->begin_usec);
+        if (streq(name, "StatusErrno"))
+                return sd_bus_message_read(m, "v", "i", &look->status_errno);
         if (streq(name, "Transient")) {
                 r = sd_bus_message_read(m, "v", "b", &b);
                 look->transient = r >= 0 && b;

@@ -482,10 +482,14 @@ static bool is_full(const char *directory) {
 
 /* 0: only the command is at fault, and creation goes on without a unit. */
 static int explain_failure(Creation *k, NativeContainer *n, int error, Error *why) {
+        const char *const directories[] = { k->c->directory, k->c->run_directory };
         _cleanup_free_ char *message = runtime_log_message(AT_FDCWD, k->log), *text = NULL;
         int r;
 
         if (!message) {
+                if (is_full(k->c->run_directory))
+                        return error_setf(k->error, GRPC_RESOURCE_EXHAUSTED, "cannot create container %s: no space left "
+                                          "for its files in %s", k->c->id, k->c->run_directory);
                 error_move(k->error, why);
                 return error_prefix(k->error, error, "cannot create container %s", k->c->id);
         }
@@ -494,9 +498,10 @@ static int explain_failure(Creation *k, NativeContainer *n, int error, Error *wh
                 return error_oom(k->error);
         if (r > 0)
                 return defer_start_error(k, n, text);
-        if (is_full(k->c->directory))
-                return error_setf(k->error, GRPC_RESOURCE_EXHAUSTED, "cannot create container %s: %s (no space left for "
-                                  "its files in %s)", k->c->id, message, k->c->directory);
+        for (size_t i = 0; i < ELEMENTSOF(directories); i++)
+                if (is_full(directories[i]))
+                        return error_setf(k->error, GRPC_RESOURCE_EXHAUSTED, "cannot create container %s: %s (no space "
+                                          "left for its files in %s)", k->c->id, message, directories[i]);
         return error_setf(k->error, runtime_error_code(message), "cannot create container %s: %s", k->c->id, message);
 }
 

@@ -149,11 +149,5 @@ int runtime_error_is_exec(const char *message, const char *command, char **ret) 
 }
 
 GrpcCode runtime_error_code(const char *message) {
-        static const int exhausted[] = { ENOSPC, EDQUOT, ENOMEM, EMFILE, ENFILE, EAGAIN };
-
-        /* Go's runtimes write the same words in lower case. */
-        for (size_t i = 0; i < ELEMENTSOF(exhausted); i++)
-                if (strcasestr(message, strerror(exhausted[i])))
-                        return grpc_code_from_errno(-exhausted[i]);
-        return GRPC_FAILED_PRECONDITION;
+        return text_says_exhausted(message) ? GRPC_RESOURCE_EXHAUSTED : GRPC_FAILED_PRECONDITION;
 }
