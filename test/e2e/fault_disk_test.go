@@ -13,39 +13,51 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// The disk of the daemon's state is full, or has no inodes left.
+// A disk is full, or has no inodes left.
 
-const stateFolder = "/var/lib/rktlet"
+const (
+	stateFolder = "/var/lib/rktlet"
+	runFolder   = "/run/rktlet"
+	cniFolder   = "/var/lib/cni"
+)
 
-// A small disk is mounted over the daemon's state for the time of a test; it has as much room as the test says.
+// A small disk is mounted over a folder for the time of a test; it has as much room as the test says.
 type smallDisk struct {
-	t testing.TB
+	t      testing.TB
+	folder string
 }
 
-func newSmallDisk(t testing.TB) *smallDisk {
+func newSmallDisk(t testing.TB, folder string) *smallDisk {
 	t.Helper()
-	remount := func() {
-		command(t, "systemctl", "stop", *daemonUnit)
-		_, _ = try("umount", stateFolder)
-		command(t, "systemctl", "start", *daemonUnit)
+	stop := func() { command(t, "systemctl", "stop", "rktlet.socket", *daemonUnit) }
+	start := func() {
+		command(t, "systemctl", "start", "rktlet.socket", *daemonUnit)
 		waitForDaemon(t)
 	}
-	command(t, "systemctl", "stop", *daemonUnit)
-	command(t, "mount", "-t", "tmpfs", "-o", "size=200m,nr_inodes=100000,mode=0700", "tmpfs", stateFolder)
-	t.Cleanup(remount)
-	command(t, "systemctl", "start", *daemonUnit)
-	waitForDaemon(t)
-	return &smallDisk{t}
+	stop()
+	command(t, "mount", "-t", "tmpfs", "-o", "size=200m,nr_inodes=100000,mode="+map[string]string{stateFolder: "0700", runFolder: "0711", cniFolder: "0755"}[folder], "tmpfs", folder)
+	t.Cleanup(func() {
+		stop()
+		_, _ = try("umount", folder)
+		start()
+	})
+	start()
+	return &smallDisk{t, folder}
 }
 
 // used is how many blocks and inodes are taken.
 func (d *smallDisk) used() (blocks, inodes uint64) {
 	d.t.Helper()
 	var s syscall.Statfs_t
-	if err := syscall.Statfs(stateFolder, &s); err != nil {
+	if err := syscall.Statfs(d.folder, &s); err != nil {
 		d.t.Fatal(err)
 	}
 	return s.Blocks - s.Bfree, s.Files - s.Ffree
+}
+
+func (d *smallDisk) remount(option string, n uint64) {
+	d.t.Helper()
+	command(d.t, "mount", "-o", fmt.Sprintf("remount,%s=%d", option, max(n, 1)), d.folder)
 }
 
 // A shortage is one of what can be used up.
@@ -58,17 +70,17 @@ type shortage struct {
 var shortages = []shortage{
 	{"blocks", func(d *smallDisk, n uint64) {
 		blocks, _ := d.used()
-		command(d.t, "mount", "-o", fmt.Sprintf("remount,nr_blocks=%d", max(blocks+n, 1)), stateFolder)
+		d.remount("nr_blocks", blocks+n)
 	}},
 	{"inodes", func(d *smallDisk, n uint64) {
 		_, inodes := d.used()
-		command(d.t, "mount", "-o", fmt.Sprintf("remount,nr_inodes=%d", inodes+n), stateFolder)
+		d.remount("nr_inodes", inodes+n)
 	}},
 }
 
 func (d *smallDisk) plenty() {
 	d.t.Helper()
-	command(d.t, "mount", "-o", "remount,nr_blocks=100000,nr_inodes=100000", stateFolder)
+	command(d.t, "mount", "-o", "remount,nr_blocks=100000,nr_inodes=100000", d.folder)
 }
 
 // checkFull looks whether an error says that there is no room: as the kernel does, or ours, before it comes to that.
@@ -105,7 +117,7 @@ func sweep[Q, A any](d *smallDisk, s shortage, step func(n uint64) uint64, call 
 		}
 		if nowBlocks, nowInodes := d.used(); nowBlocks > blocks || nowInodes > inodes {
 			t.Errorf("with room for %d %s, after the failure %d blocks and %d inodes are used, before %d and %d:\n%s", n, s.name, nowBlocks, nowInodes, blocks, inodes,
-				command(t, "find", stateFolder))
+				command(t, "find", d.folder))
 		}
 		if failures%4 == 1 { // it works at once when there is room
 			undo(do(t, call, request))
@@ -117,30 +129,80 @@ func sweep[Q, A any](d *smallDisk, s shortage, step func(n uint64) uint64, call 
 	if failures == 0 {
 		t.Errorf("%T did not fail without any %s", request, s.name)
 	}
-	t.Logf("%T failed %d times for want of %s and left nothing", request, failures, s.name)
+	t.Logf("%s: %T failed %d times for want of %s and left nothing", d.folder, request, failures, s.name)
 }
 
 func TestFaultDiskFullAtEveryWriteIsAnErrorAndLeavesNothing(t *testing.T) {
 	leavesNothing(t)
-	d := newSmallDisk(t)
-	oneMore := func(n uint64) uint64 { return n + 1 }
+	d := newSmallDisk(t, stateFolder)
 	for _, s := range shortages {
 		sweep(d, s, func(n uint64) uint64 { return n*2 + 1 }, img.PullImage, &cri.PullImageRequest{Image: spec(ref("test/layers"))},
 			func(*cri.PullImageResponse) { removeImage(t, ref("test/layers")) })
 	}
 	pull(t, "test/base")
+	sweepPods(d)
+}
+
+// The same where what is gone after a reboot lies.
+func TestFaultRunFolderFullAtEveryWriteIsAnErrorAndLeavesNothing(t *testing.T) {
+	leavesNothing(t)
+	d := newSmallDisk(t, runFolder)
+	pull(t, "test/base")
+	sweepPods(d)
+	// What is there needs no room to be executed in, stopped and removed.
+	for _, s := range shortages {
+		p := runPod(t, withNetwork)
+		c, created := p.run(), p.create(sh("exit 4"))
+		s.leave(d, 0)
+		contains(t, "exec", c.sh("echo works"), "works")
+		created.start()
+		equal(t, "exit code", created.wait().ExitCode, 4)
+		killDaemonNow(t)
+		equal(t, "state after a restart", c.status().State, cri.ContainerState_CONTAINER_RUNNING)
+		contains(t, "exec", c.sh("echo works"), "works")
+		c.stop(0)
+		created.remove()
+		p.remove()
+		d.plenty()
+	}
+}
+
+// The same where the network plugins keep their addresses.
+func TestFaultNetworkStateFullIsAnErrorAndLeavesNothing(t *testing.T) {
+	leavesNothing(t)
+	d := newSmallDisk(t, cniFolder)
+	runPod(t, withNetwork).remove() // makes what the plugins keep
+	for _, s := range shortages {
+		p := runPod(t, withNetwork)
+		s.leave(d, 0)
+		p.remove() // gives room for what follows, one by one
+		d.plenty()
+		sweep(d, s, func(n uint64) uint64 { return n + 1 }, rt.RunPodSandbox, &cri.RunPodSandboxRequest{Config: podConfig(t, withNetwork)}, removeRun(t))
+	}
+}
+
+func removeRun(t testing.TB) func(a *cri.RunPodSandboxResponse) {
+	return func(a *cri.RunPodSandboxResponse) {
+		do(t, rt.StopPodSandbox, &cri.StopPodSandboxRequest{PodSandboxId: a.PodSandboxId})
+		do(t, rt.RemovePodSandbox, &cri.RemovePodSandboxRequest{PodSandboxId: a.PodSandboxId})
+	}
+}
+
+// sweepPods has pods and containers of several kinds fail at each of their writes.
+func sweepPods(d *smallDisk) {
+	t := d.t
+	oneMore := func(n uint64) uint64 { return n + 1 }
 	for _, s := range shortages {
 		for _, mods := range [][]podMod{nil, {withNetwork}} {
-			sweep(d, s, oneMore, rt.RunPodSandbox, &cri.RunPodSandboxRequest{Config: podConfig(t, mods...)}, func(a *cri.RunPodSandboxResponse) {
-				do(t, rt.StopPodSandbox, &cri.StopPodSandboxRequest{PodSandboxId: a.PodSandboxId})
-				do(t, rt.RemovePodSandbox, &cri.RemovePodSandboxRequest{PodSandboxId: a.PodSandboxId})
-			})
+			sweep(d, s, oneMore, rt.RunPodSandbox, &cri.RunPodSandboxRequest{Config: podConfig(t, mods...)}, removeRun(t))
 		}
 		p := runPod(t)
-		sweep(d, s, oneMore, rt.CreateContainer, p.createRequest(), func(a *cri.CreateContainerResponse) {
-			do(t, rt.StartContainer, &cri.StartContainerRequest{ContainerId: a.ContainerId})
-			do(t, rt.RemoveContainer, &cri.RemoveContainerRequest{ContainerId: a.ContainerId})
-		})
+		for _, mod := range []ctrMod{func(c *cri.ContainerConfig) { c.Stdin = true }, func(c *cri.ContainerConfig) { c.Tty = true }} {
+			sweep(d, s, oneMore, rt.CreateContainer, p.createRequest(mod), func(a *cri.CreateContainerResponse) {
+				do(t, rt.StartContainer, &cri.StartContainerRequest{ContainerId: a.ContainerId})
+				do(t, rt.RemoveContainer, &cri.RemoveContainerRequest{ContainerId: a.ContainerId})
+			})
+		}
 		p.remove()
 	}
 }
@@ -149,7 +211,7 @@ func TestFaultDaemonKilledWithTheDiskFullForgetsNothing(t *testing.T) {
 	for _, s := range shortages {
 		t.Run(s.name, func(t *testing.T) {
 			leavesNothing(t)
-			d := newSmallDisk(t)
+			d := newSmallDisk(t, stateFolder)
 			pull(t, "test/base")
 			pull(t, "test/tags:1")
 			p := runPod(t, withNetwork)
@@ -210,9 +272,9 @@ func TestFaultDaemonKilledWithTheDiskFullForgetsNothing(t *testing.T) {
 // An image that does not fit is refused, and what was unpacked of it goes.
 func TestFaultImageThatDoesNotFitLeavesNothing(t *testing.T) {
 	leavesNothing(t)
-	d := newSmallDisk(t)
+	d := newSmallDisk(t, stateFolder)
 	blocks, inodes := d.used()
-	command(t, "mount", "-o", "remount,size=24m", stateFolder)
+	d.remount("nr_blocks", 6000)
 	checkFull(t, "the error", refused(t, img.PullImage, &cri.PullImageRequest{Image: spec(ref("test/big"))}, codes.ResourceExhausted))
 	if nowBlocks, nowInodes := d.used(); nowBlocks > blocks || nowInodes > inodes {
 		t.Errorf("%d blocks and %d inodes are used, before %d and %d", nowBlocks, nowInodes, blocks, inodes)
