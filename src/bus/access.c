@@ -28,7 +28,7 @@ static void query_free(Query *q) {
 }
 
 static Query *query_find(Bus *b, sd_bus_message *m) {
-        Query *q;
+        Query *q = NULL;
 
         DL_FOREACH(b->queries, q)
                 if (q->message == m)
@@ -37,7 +37,7 @@ static Query *query_find(Bus *b, sd_bus_message *m) {
 }
 
 static int query_new(Bus *b, sd_bus_message *m, Query **ret, sd_bus_error *error) {
-        Query *q;
+        Query *q = NULL;
 
         if (b->n_queries >= QUERIES_MAX)
                 return sd_bus_error_setf(error, SD_BUS_ERROR_LIMITS_EXCEEDED,
@@ -141,7 +141,7 @@ static int on_polkit(sd_bus_message *reply, void *userdata, sd_bus_error *error)
 
 static int ask_polkit(Bus *b, sd_bus_message *m, sd_bus_error *error) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *call = NULL;
-        Query *q;
+        Query *q = NULL;
         int r;
 
         r = sd_bus_message_new_method_call(b->bus, &call, "org.freedesktop.PolicyKit1",
@@ -183,7 +183,7 @@ static int on_user(sd_bus_message *reply, void *userdata, sd_bus_error *error) {
 }
 
 static int ask_user(Bus *b, sd_bus_message *m, const char *sender, sd_bus_error *error) {
-        Query *q;
+        Query *q = NULL;
         int r;
 
         r = query_new(b, m, &q, error);
@@ -202,7 +202,7 @@ int access_filter(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         const char *sender = sd_bus_message_get_sender(m);
         Bus *b = userdata;
         const Caller *c;
-        Query *q;
+        Query *q = NULL;
 
         if (!sd_bus_message_is_method_call(m, NULL, NULL) || !sender)
                 return 0;

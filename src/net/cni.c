@@ -235,6 +235,15 @@ static CniRuntime runtime_new(const Cni *c, const char *pod_id, const CniCache *
         };
 }
 
+/* portmap without a port to map passes on what it was given, and has nothing to take back. Most pods have none, and to
+ * start it only for that takes several milliseconds of a processor. What it may be told in other ways is its own. */
+static bool plugin_is_idle(const CniCache *cache, const json_t *plugin) {
+        return streq_ptr(json_get_string(plugin, "type"), "portmap") &&
+               json_is_true(json_object_get(json_get_object(plugin, "capabilities"), "portMappings")) &&
+               !json_object_get(plugin, "runtimeConfig") && !json_object_get(plugin, "runtime") &&
+               json_array_size(json_object_get(cache->capability_args, "portMappings")) == 0;
+}
+
 /* In reverse order, all of them even if one fails: what the others hold must be freed. The cache goes when all are
  * done, and stays otherwise, for another try. */
 static int run_del(Cni *c, const char *pod_id, const char *netns, const CniCache *cache, Error *error) {
@@ -244,9 +253,12 @@ static int run_del(Cni *c, const char *pod_id, const char *netns, const CniCache
         int r = 0;
 
         for (size_t i = json_array_size(cache->network.plugins); i > 0; i--) {
-                int k = cni_plugin_run(&runtime, "DEL", json_array_get(cache->network.plugins, i - 1), prev_result,
-                                       NULL, error);
+                json_t *plugin = json_array_get(cache->network.plugins, i - 1);
+                int k;
 
+                if (plugin_is_idle(cache, plugin))
+                        continue;
+                k = cni_plugin_run(&runtime, "DEL", plugin, prev_result, NULL, error);
                 KILL_POINT_OF("cni-del.plugin-done", pod_id);
                 if (k < 0 && r >= 0)
                         r = k;
@@ -266,6 +278,8 @@ static int run_add(Cni *c, const CniPod *pod, CniCache *cache, Error *error) {
         json_array_foreach(cache->network.plugins, i, plugin) {
                 json_t *result = NULL;
 
+                if (cache->result && plugin_is_idle(cache, plugin))
+                        continue;
                 r = cni_plugin_run(&runtime, "ADD", plugin, cache->result, &result, error);
                 if (r < 0)
                         return r;

@@ -502,6 +502,48 @@ static void test_plugins_get_the_result_before_them_and_the_capabilities_they_as
         teardown();
 }
 
+static void test_portmap_runs_only_for_pods_with_ports(void) {
+        CniPortMapping ports[] = { { "tcp", 80, 8080, NULL }, { "tcp", 81, 0, NULL } };
+        _cleanup_free_ char *input = NULL;
+        CniPod p;
+
+        setup(0);
+        write_plugin("one", RECORD GOOD_RESULT);
+        write_plugin("portmap", RECORD GOOD_RESULT);
+        write_text("conf/1.conflist", 0644,
+                   LIST("{\"type\":\"one\"},{\"type\":\"portmap\",\"capabilities\":{\"portMappings\":true}}"));
+        p = pod();
+        p.port_mappings = ports + 1; /* a port that isn't one of the host's */
+        p.n_port_mappings = 1;
+        _cleanup_call_ Call without = call_for(false, p);
+        CHECK_EQ(without.r, 0);
+        CHECK_STREQ(without.result.ips[0], "10.1.1.5");
+        CHECK_EQ(del(), 0);
+        input = contents("input");
+        CHECK(!strstr(input, "portmap"));
+        input = mfree(input);
+
+        p.port_mappings = ports;
+        p.n_port_mappings = 2;
+        _cleanup_call_ Call with = call_for(false, p);
+        CHECK_EQ(with.r, 0);
+        /* The ports are remembered: DEL is not told them again. */
+        CHECK_EQ(del(), 0);
+        input = contents("input");
+        CHECK(strstr(input, "portmap") && strstr(strstr(input, "portmap") + 1, "portmap"));
+        input = mfree(input);
+
+        /* Alone it has to say itself what it makes of that. */
+        write_text("input", 0600, "");
+        write_text("conf/1.conflist", 0644,
+                   LIST("{\"type\":\"portmap\",\"capabilities\":{\"portMappings\":true}}"));
+        CHECK_EQ(add(), 0);
+        input = contents("input");
+        CHECK(strstr(input, "portmap"));
+        CHECK_EQ(del(), 0);
+        teardown();
+}
+
 static void test_the_highest_common_version_is_spoken(void) {
         _cleanup_free_ char *input = NULL;
 
@@ -761,6 +803,7 @@ int main(void) {
                 TEST_CASE(test_try_again_later_is_unavailable),
                 TEST_CASE(test_what_cannot_be_undone_is_tried_again),
                 TEST_CASE(test_plugins_get_the_result_before_them_and_the_capabilities_they_ask_for),
+                TEST_CASE(test_portmap_runs_only_for_pods_with_ports),
                 TEST_CASE(test_the_highest_common_version_is_spoken),
                 TEST_CASE(test_a_hanging_plugin_is_killed),
                 TEST_CASE(test_a_cancelled_add_is_undone),
