@@ -20,11 +20,13 @@
 #include "basic/log.h"
 #include "basic/string-util.h"
 #include "bus/bus.h"
+#include "checker.h"
 #include "cri/cri.h"
 #include "engine/engine.h"
 #include "grpc/grpc.h"
 #include "image/image.h"
 #include "manager/manager.h"
+#include "manager/state.h"
 #include "net/cni.h"
 #include "stream/stream.h"
 #include "systemd/systemd.h"
@@ -114,16 +116,27 @@ static void help(void) {
                "     --version            Show the version\n"
                "  -c --config=FILE        Read FILE and FILE.d/*.conf instead of " CONFIG_PATH "\n"
                "     --dump-config        Show the configuration in force, and end\n"
+               "     --check              Look for damage in what is kept on disk, and end\n"
+               "     --repair             Mend it as well; rktlet must not run\n"
                "     --socket=PATH        Listen there, whatever the configuration says\n"
                "     --log-level=LEVEL    err, warning, notice, info, debug\n\n"
                "See rktlet(8) and rktlet.conf(5).\n");
 }
 
+typedef enum Action {
+        ACTION_SERVE,
+        ACTION_DUMP_CONFIG,
+        ACTION_CHECK,
+        ACTION_REPAIR,
+} Action;
+
 /* 0: go on. 1: done. Negative: wrong usage. */
-static int parse_options(Daemon *d, int argc, char *argv[], bool *ret_dump) {
+static int parse_options(Daemon *d, int argc, char *argv[], Action *ret) {
         enum {
                 OPTION_VERSION = 256,
                 OPTION_DUMP_CONFIG,
+                OPTION_CHECK,
+                OPTION_REPAIR,
                 OPTION_SOCKET,
                 OPTION_LOG_LEVEL,
 #if KILL_POINTS
@@ -135,6 +148,8 @@ static int parse_options(Daemon *d, int argc, char *argv[], bool *ret_dump) {
                 { "version", no_argument, NULL, OPTION_VERSION },
                 { "config", required_argument, NULL, 'c' },
                 { "dump-config", no_argument, NULL, OPTION_DUMP_CONFIG },
+                { "check", no_argument, NULL, OPTION_CHECK },
+                { "repair", no_argument, NULL, OPTION_REPAIR },
                 { "socket", required_argument, NULL, OPTION_SOCKET },
                 { "log-level", required_argument, NULL, OPTION_LOG_LEVEL },
 #if KILL_POINTS
@@ -142,7 +157,7 @@ static int parse_options(Daemon *d, int argc, char *argv[], bool *ret_dump) {
 #endif
                 {},
         };
-        bool dump = false;
+        Action action = ACTION_SERVE;
         int c;
 
         while ((c = getopt_long(argc, argv, "hc:", options, NULL)) >= 0)
@@ -157,7 +172,13 @@ static int parse_options(Daemon *d, int argc, char *argv[], bool *ret_dump) {
                         d->config_path = optarg;
                         break;
                 case OPTION_DUMP_CONFIG:
-                        dump = true;
+                        action = ACTION_DUMP_CONFIG;
+                        break;
+                case OPTION_CHECK:
+                        action = ACTION_CHECK;
+                        break;
+                case OPTION_REPAIR:
+                        action = ACTION_REPAIR;
                         break;
                 case OPTION_SOCKET:
                         if (optarg[0] != '/' || strlen(optarg) >= 108) {
@@ -181,7 +202,7 @@ static int parse_options(Daemon *d, int argc, char *argv[], bool *ret_dump) {
                 fprintf(stderr, "rktlet takes no arguments, only options; see --help\n");
                 return -EINVAL;
         }
-        *ret_dump = dump;
+        *ret = action;
         return 0;
 }
 
@@ -428,6 +449,10 @@ static int make_parts(Daemon *d, Error *error) {
         r = mkdir_parents(AT_FDCWD, c->state_directory, 0700);
         if (r < 0)
                 return error_set(error, r, "Cannot make %s", c->state_directory);
+        /* Before anything in it is touched. */
+        r = state_open(c->state_directory, error);
+        if (r < 0)
+                return r;
         r = image_store_open(d->event,
                              &(ImageStoreConfig) {
                                      .directory = c->image_directory,
@@ -577,10 +602,10 @@ static int begin(Daemon *d, Error *error) {
 static int run(int argc, char *argv[]) {
         _cleanup_(daemon_done) Daemon d = { .lock_fd = -1 };
         _cleanup_error_ Error error = ERROR_INIT;
-        bool dump = false;
+        Action action = ACTION_SERVE;
         int r;
 
-        r = parse_options(&d, argc, argv, &dump);
+        r = parse_options(&d, argc, argv, &action);
         if (r != 0)
                 return r > 0 ? EXIT_SUCCESS : EXIT_FAILURE;
         r = read_config(&d, &d.config, &error);
@@ -588,9 +613,11 @@ static int run(int argc, char *argv[]) {
                 log_error("%s", strempty(error.message));
                 return EXIT_FAILURE;
         }
-        if (dump)
+        if (action == ACTION_DUMP_CONFIG)
                 return config_dump(&d.config, stdout) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
         (void) log_set_max_level(d.config.log_level);
+        if (action != ACTION_SERVE)
+                return checker_run(&d.config, action == ACTION_REPAIR);
         kill_points_begin();
 
         r = begin(&d, &error);

@@ -14,6 +14,7 @@
 
 #include <systemd/sd-event.h>
 
+#include "basic/check.h"
 #include "basic/error.h"
 #include "basic/macro.h"
 
@@ -164,3 +165,8 @@ int image_store_sync(ImageStore *s, Error *error);
 
 /* (fiber) What images take on disk: sums kept as layers come and go, no scan. */
 int image_store_fs_info(ImageStore *s, ImageFsInfo *ret, Error *error);
+
+/* The checker of such a store: reads everything, mends what can be mended when it is told to. held: the layers that
+ * containers have, which must stay; sure: there are no others. The store must not be open then. -errno with the error set
+ * when the checking itself failed. */
+int image_store_check(const char *directory, char *const *held, bool sure, Check *check, Error *error);

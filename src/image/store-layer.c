@@ -20,7 +20,7 @@
 #include "image/store.h"
 #include "stats/tree-usage.h"
 
-static int read_boot_id(char ret[static 64]) {
+int store_read_boot_id(char ret[static 64]) {
         _cleanup_free_ char *text = NULL;
         size_t n;
         int r;
@@ -176,7 +176,7 @@ int store_commit_layer(LayerStore *s, const char *temporary, const char *diff_id
         if (r < 0)
                 return store_write_failed(s, r, error);
         KILL_POINT_OF("image-layer.described", diff_id);
-        r = read_boot_id(boot_id);
+        r = store_read_boot_id(boot_id);
         if (r >= 0 && symlinkat(boot_id, fd, "unsynced") < 0)
                 r = -errno;
         if (r < 0)
@@ -342,7 +342,7 @@ int store_load_layers(LayerStore *s) {
         LoadContext c = {.store = s};
         int r;
 
-        r = read_boot_id(c.boot_id);
+        r = store_read_boot_id(c.boot_id);
         if (r < 0)
                 return r;
         return directory_foreach(s->layers_fd, ".", load_one, &c);

@@ -102,6 +102,7 @@ int list_append(void *array, size_t *n, void *item);
 void list_remove(void *array, size_t *n, const void *item);
 
 /* store-layer.c */
+int store_read_boot_id(char ret[static 64]);
 /* Reads layers/. A layer that isn't whole is thrown away. */
 int store_load_layers(LayerStore *s);
 /* The layer for a diff ID at a place: chain is the digest of all layers up to it. */
@@ -170,3 +171,8 @@ void store_cancel_fetches(LayerStore *s);
 int layer_store_pull(ImageStore *store, const char *reference, const ImageAuth *auth, Image **ret, Error *error);
 int layer_store_pulls(ImageStore *store, ImagePullProgress **ret, size_t *ret_n);
 void store_cancel_pulls(LayerStore *s);
+
+/* store-sums.c: layers/N/sums, what the unpacker has written, file by file: lines "CRC32 SIZE PATH" ended by NUL, "-" in
+ * place of the checksum where it isn't known. No such file, or an empty one: nothing is known. */
+/* Compares. 0: all is as it was, or not known; -EBADMSG with the error naming the first file that isn't. */
+int layer_check_sums(int dir_fd, Error *error);

@@ -22,7 +22,6 @@ int manager_new(sd_event *event, const ManagerConfig *config, Systemd *systemd, 
                 { config->run_directory, "/pods", 0711 },
                 { config->run_directory, "/containers", 0711 },
         };
-        _cleanup_close_ int fd = -1;
         int r;
 
         if (!m)
@@ -43,10 +42,7 @@ int manager_new(sd_event *event, const ManagerConfig *config, Systemd *systemd, 
                 if (r > 0)
                         log_warning("%s was no directory and has been moved aside", path);
         }
-        fd = open_directory(AT_FDCWD, config->state_directory);
-        if (fd < 0)
-                return error_set(error, fd, "cannot open %s", config->state_directory);
-        r = layout_open(fd, config->state_directory, &(Layout) { .version = STATE_VERSION }, error);
+        r = state_open(config->state_directory, error);
         if (r < 0)
                 return r;
         *ret = TAKE_PTR(m);

@@ -5,9 +5,18 @@
 
 #include "basic/file-util.h"
 #include "basic/json-util.h"
+#include "basic/layout.h"
 
 #define STATE_MAX (1U * 1024U * 1024U)
 #define REQUEST_MAX (16U * 1024U * 1024U) /* a gRPC message is never larger */
+
+int state_open(const char *directory, Error *error) {
+        _cleanup_close_ int fd = open_directory(AT_FDCWD, directory);
+
+        if (fd < 0)
+                return error_set(error, fd, "cannot open %s", directory);
+        return layout_open(fd, directory, &(Layout) { .version = STATE_VERSION }, error);
+}
 
 static int state_write(const char *directory, json_t *o, Error *error) {
         _cleanup_free_ char *path = NULL, *text = NULL;

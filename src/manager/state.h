@@ -29,6 +29,9 @@
 /* What the name of a directory begins with while it is being removed. */
 #define STATE_REMOVING ".removing-"
 
+/* The state directory's version: refused when it is a later one, brought up to date when it is an earlier one. */
+int state_open(const char *directory, Error *error);
+
 int pod_state_save(Pod *p, Error *error);
 /* Fills p from its state file; p->directory and p->id are set. */
 int pod_state_load(Pod *p, Error *error);

@@ -394,6 +394,17 @@ int cni_cached_result(Cni *c, const char *pod_id, CniResult *ret) {
         return cni_result_from_json(cache.result, ret, NULL);
 }
 
+int cni_make_cache_again(Cni *c, const CniPod *pod, Error *error) {
+        _cleanup_(cni_cache_done) CniCache cache = {};
+        int r;
+
+        r = cni_cache_new(c, pod, &cache, error);
+        if (r < 0)
+                return r;
+        r = cni_cache_remove(c->cache_directory, pod->id, error);
+        return r < 0 ? r : cni_cache_write(c->cache_directory, pod->id, &cache, error);
+}
+
 typedef struct Collect {
         Cni *cni;
         bool (*keep)(const char *pod_id, void *userdata);
