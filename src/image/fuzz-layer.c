@@ -47,7 +47,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (root < 0 || unpack_stream_new(in, size, 16U * 1024U * 1024U, &stream, NULL) < 0 ||
             unpack_tree_new(root, &tree, NULL) < 0)
                 abort();
-        if (unpack_layer(stream, tree, NULL) >= 0)
+        if (unpack_layer(stream, tree, /* sums_fd= */ -1, NULL) >= 0)
                 (void) unpack_tree_finish(tree, implied, NULL);
 
         if (directory_foreach(top_fd, ".", reject_name, NULL) != 0 ||

@@ -8,6 +8,7 @@
  *   remove REF…    one after the other
  *   hold NAME REF REMOVE…   holds an image's layers, removes the images, prints what is left, releases
  *   collect, info
+ *   check [LAYER…], repair [LAYER…]   without opening it; the layers are those that containers have
  *
  * Options: --unpack=PATH --registries=DIRECTORY --user=NAME:PASSWORD --server=ADDRESS --identity-token=T
  * --registry-token=T --timeout=SECONDS --parallel=N --cancel-after=MILLISECONDS --pinned=GLOB --linger=MILLISECONDS
@@ -201,6 +202,17 @@ static int run(void *userdata) {
         return -EINVAL;
 }
 
+static int check(const char *directory, char **held, bool repair) {
+        Check c = {.repair = repair, .out = stdout};
+        _cleanup_error_ Error error = ERROR_INIT;
+
+        if (image_store_check(directory, held, /* sure= */ true, &c, &error) < 0) {
+                printf("error: %s\n", strempty(error.message));
+                return CHECK_FAILED;
+        }
+        return check_exit_status(&c);
+}
+
 int main(int argc, char **argv) {
         static const struct option longs[] = {
                         {"unpack", required_argument, NULL, 'u'},
@@ -269,6 +281,8 @@ int main(int argc, char **argv) {
                 fprintf(stderr, "usage: image-tool [OPTION…] STORE COMMAND [ARGUMENT…]\n");
                 return EXIT_FAILURE;
         }
+        if (streq(argv[optind + 1], "check") || streq(argv[optind + 1], "repair"))
+                return check(argv[optind], argv + optind + 2, streq(argv[optind + 1], "repair"));
         config = (ImageStoreConfig){
                         .directory = argv[optind],
                         .registries_directory = options.registries,

@@ -104,6 +104,37 @@ class Store:
             return f.read()
 
 
+def ways_to_damage(path):
+    """Each a function that damages the file anew."""
+    with open(path, "rb") as f:
+        data = f.read()
+
+    def write(text):
+        def func():
+            with open(path, "wb") as f:
+                f.write(text)
+
+        return func
+
+    def replace(make):
+        def func():
+            os.unlink(path)
+            make(path)
+
+        return func
+
+    yield replace(lambda p: None)
+    yield replace(os.mkdir)
+    yield replace(os.mkfifo)
+    yield replace(lambda p: os.symlink("nowhere", p))
+    for text in (b"", b"{}", b"[]", b"\xff\xff\xff", b'{"version": 0}', data[:-1], data[: len(data) // 2]):
+        yield write(text)
+    for bit in range(0, len(data) * 8, max(1, len(data) * 8 // 24)):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        yield write(bytes(flipped))
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

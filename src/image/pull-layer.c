@@ -84,7 +84,7 @@ static int make_pipe(int *ret_read, int *ret_write, Error *error) {
 }
 
 static int unpacker_start(Unpacker *u, const LayerFetch *f, Error *error) {
-        _cleanup_close_ int dir_fd = -1, tree_fd = -1, implied_fd = -1, in = -1, out = -1, err = -1;
+        _cleanup_close_ int dir_fd = -1, tree_fd = -1, implied_fd = -1, sums_fd = -1, in = -1, out = -1, err = -1;
         char size[32];
         const char *const argv[] = {u->store->unpack_path, "layer", f->digest, size, f->diff_id, NULL};
         ProcessOptions o = {.argv = argv};
@@ -108,7 +108,8 @@ static int unpacker_start(Unpacker *u, const LayerFetch *f, Error *error) {
                 return store_write_failed(u->store, -errno, error);
         tree_fd = open_directory(dir_fd, "fs");
         implied_fd = openat(dir_fd, "implied", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        if (tree_fd < 0 || implied_fd < 0)
+        sums_fd = openat(dir_fd, "sums", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (tree_fd < 0 || implied_fd < 0 || sums_fd < 0)
                 return store_write_failed(u->store, -errno, error);
 
         if ((r = make_pipe(&in, &u->in, error)) < 0 || (r = make_pipe(&u->out, &out, error)) < 0 ||
@@ -127,8 +128,8 @@ static int unpacker_start(Unpacker *u, const LayerFetch *f, Error *error) {
         o.stdin_fd = in;
         o.stdout_fd = out;
         o.stderr_fd = err;
-        o.pass_fds = (const int[]){tree_fd, implied_fd};
-        o.n_pass_fds = 2;
+        o.pass_fds = (const int[]){tree_fd, implied_fd, sums_fd};
+        o.n_pass_fds = 3;
         return process_spawn(&o, &pid, &u->pidfd, error);
 }
 

@@ -271,8 +271,34 @@ static int image_is_lost(StoreCheck *c, const char *name, const CheckedImage *i,
                     : -ENOMEM;
 }
 
-/* Blobs it could do without: none but the config is read to run it, and a pull writes them again. */
-static int look_at_images_blobs(StoreCheck *c, const CheckedImage *i) {
+/* Takes a blob that is no more out of an image's list. */
+static int forget_blob(StoreCheck *c, const char *name, const char *digest) {
+        _cleanup_free_ char *text = NULL, *sealed = NULL;
+        _cleanup_json_ json_t *j = NULL;
+        json_t *blobs, *b;
+        size_t size, i;
+        int r;
+
+        r = read_file(c->images_fd, name, STORE_FILE_MAX, &text, &size);
+        if (r >= 0)
+                r = json_parse_sealed(text, size, &j, NULL);
+        if (r < 0)
+                return r;
+        blobs = json_get_array(j, "blobs");
+        json_array_foreach(blobs, i, b)
+                if (streq(strempty(json_string_value(b)), digest)) {
+                        (void) json_array_remove(blobs, i);
+                        break;
+                }
+        sealed = json_dump_sealed(j, JSON_COMPACT);
+        if (!sealed)
+                return -ENOMEM;
+        r = write_file_atomic(c->images_fd, name, sealed, strlen(sealed), 0600, 0);
+        return r < 0 ? r : remove_tree(c->blobs_fd, digest + STRLEN("sha256:"));
+}
+
+/* Blobs it could do without: none but the config is read to run it. */
+static int look_at_images_blobs(StoreCheck *c, const char *name, const CheckedImage *i) {
         STRV_FOREACH(b, i->blobs) {
                 _cleanup_free_ char *data = NULL;
                 size_t size;
@@ -287,8 +313,8 @@ static int look_at_images_blobs(StoreCheck *c, const CheckedImage *i) {
                 if (r >= 0 || r == -ENOMEM)
                         continue;
                 r = found(c, "blobs/sha256", *b + STRLEN("sha256:"), "a manifest of an image is damaged or missing",
-                          "nothing: the image can be used", "removed; the next pull of the image writes it again",
-                          c->check->repair ? remove_tree(c->blobs_fd, *b + STRLEN("sha256:")) : 0);
+                          "nothing: what it said has been used, the image can be", "removed",
+                          c->check->repair ? forget_blob(c, name, *b) : 0);
                 if (r < 0)
                         return r;
         }
@@ -322,7 +348,7 @@ static int look_at_image(int dir_fd, const char *name, void *userdata) {
                                        : image_is_lost(c, name, &i, &why);
         STRV_FOREACH(l, i.layers)
                 find_layer(c, *l)->used = true;
-        return look_at_images_blobs(c, &i);
+        return look_at_images_blobs(c, name, &i);
 }
 
 /* --- the rest ---------------------------------------------------------------------------------------------------- */
@@ -355,7 +381,9 @@ static int open_folder(StoreCheck *c, const char *name, int *ret_fd) {
                 return -ENOMEM;
         fd = openat(c->fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (fd < 0) {
-                if (c->check->repair)
+                if (c->check->repair && startswith(name, "blobs/"))
+                        r = MIN(layout_make_directory(c->fd, "blobs", 0700), 0);
+                if (c->check->repair && r >= 0)
                         r = MIN(layout_make_directory(c->fd, name, 0700), 0);
                 check_found(c->check, path, "this is no directory, or missing", "the images that had their part in it",
                             "made anew, what was there moved aside", r);

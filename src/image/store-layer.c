@@ -3,6 +3,7 @@
  *   layers/N/fs          the tree
  *   layers/N/layer.json  {"version", "diffID", "chain"?, "bytes", "inodes", "opaqueRoot"}
  *   layers/N/implied     the directories it implies, each ended by NUL; only with a chain
+ *   layers/N/sums        checksums of its files, see store.h
  *   layers/N/damaged     the checker has found its tree to be damaged: containers that have it keep it, nobody else gets it
  *   layers/N/unsynced    a symbolic link to the boot ID, until a sync has passed. A layer with another boot's ID may
  * have lost anything in a power cut and is thrown away: so no pull ever waits for the disk.

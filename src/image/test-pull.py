@@ -311,37 +311,6 @@ def a_restart_finds_everything_and_leaves_damage_aside():
     assert store.pull(REAL.host + "/restart:0").id == ids[0]
 
 
-def ways_to_damage(path):
-    """Each a function that damages the file anew."""
-    with open(path, "rb") as f:
-        data = f.read()
-
-    def write(text):
-        def func():
-            with open(path, "wb") as f:
-                f.write(text)
-
-        return func
-
-    def replace(make):
-        def func():
-            os.unlink(path)
-            make(path)
-
-        return func
-
-    yield replace(lambda p: None)
-    yield replace(os.mkdir)
-    yield replace(os.mkfifo)
-    yield replace(lambda p: os.symlink("nowhere", p))
-    for text in (b"", b"{}", b"[]", b"\xff\xff\xff", b'{"version": 0}', data[:-1], data[: len(data) // 2]):
-        yield write(text)
-    for bit in range(0, len(data) * 8, max(1, len(data) * 8 // 24)):
-        flipped = bytearray(data)
-        flipped[bit // 8] ^= 1 << bit % 8
-        yield write(bytes(flipped))
-
-
 @test
 def damage_costs_only_what_is_damaged():
     base = Store()

@@ -5,6 +5,13 @@
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
+#if HAVE_ISAL
+#include <isa-l/crc.h>
+#else
+#include <zlib.h>
+#endif
+
+#include "basic/file-util.h"
 #include "basic/string-util.h"
 #include "image/unpack-tree.h"
 
@@ -64,10 +71,62 @@ static int set_xattrs(int fd, struct archive_entry *e, Error *error) {
         return 0;
 }
 
-static int write_contents(struct archive *a, struct archive_entry *e, int fd, uint64_t *ret_written, Error *error) {
+/* Checksums of the files, for the checker of the store. A sparse file's isn't known: its holes aren't read here. */
+typedef struct Sums {
+        int fd; /* -1: not wanted */
+        Buffer lines;
+} Sums;
+
+#define SUMS_FLUSH (64U * 1024U)
+
+static int sums_flush(Sums *s, Error *error) {
+        int r = write_all(s->fd, strempty(s->lines.data), s->lines.size);
+
+        s->lines.size = 0;
+        return r < 0 ? tree_failed(error, r, "Cannot write the checksums of the layer") : 0;
+}
+
+static int sums_add(Sums *s, const char *path, uint32_t crc, bool known, uint64_t size, Error *error) {
+        char sum[9] = "-";
+        int r;
+
+        if (s->fd < 0)
+                return 0;
+        if (known)
+                (void) snprintf(sum, sizeof sum, "%08x", crc);
+        r = buffer_appendf(&s->lines, "%s %llu %s", sum, (unsigned long long) size, path);
+        if (r >= 0)
+                r = buffer_append(&s->lines, "", 1);
+        if (r < 0)
+                return error_oom(error);
+        return s->lines.size < SUMS_FLUSH ? 0 : sums_flush(s, error);
+}
+
+/* What a line says of a path isn't so any more when something else took its place. That is rare, and then nothing is
+ * said at all. */
+static int sums_finish(Sums *s, const UnpackTree *t, Error *error) {
+        if (s->fd < 0)
+                return 0;
+        if (!unpack_tree_replaced(t))
+                return sums_flush(s, error);
+        return ftruncate(s->fd, 0) < 0 ? tree_failed(error, -errno, "Cannot write the checksums of the layer") : 0;
+}
+
+static uint32_t sum_more(uint32_t crc, const void *data, size_t n) {
+#if HAVE_ISAL
+        return crc32_gzip_refl(crc, data, n);
+#else
+        return (uint32_t) crc32_z(crc, data, n);
+#endif
+}
+
+static int write_contents(struct archive *a, struct archive_entry *e, int fd, Sums *sums, uint64_t *ret_written,
+                          Error *error) {
         la_int64_t size = archive_entry_size(e);
         uint64_t written = 0;
         la_int64_t end = 0;
+        uint32_t crc = 0;
+        bool known = true;
 
         if (size < 0 || size > UNPACK_FILE_SIZE_MAX)
                 return error_setf(error, GRPC_RESOURCE_EXHAUSTED, "The layer has a file of %lld bytes",
@@ -88,6 +147,9 @@ static int write_contents(struct archive *a, struct archive_entry *e, int fd, ui
                         continue;
                 if (offset < end || offset > UNPACK_FILE_SIZE_MAX || (la_int64_t) n > size - offset)
                         return error_setf(error, GRPC_DATA_LOSS, "The layer's tar archive has a damaged sparse file");
+                known = known && offset == end;
+                if (sums->fd >= 0 && known)
+                        crc = sum_more(crc, data, n);
                 end = offset + (la_int64_t) n;
                 while (n > 0) {
                         ssize_t k = pwrite(fd, data, n, offset);
@@ -106,7 +168,7 @@ static int write_contents(struct archive *a, struct archive_entry *e, int fd, ui
         if (end < size && ftruncate(fd, size) < 0)
                 return tree_failed(error, -errno, "Cannot write a file of the layer");
         *ret_written = written;
-        return 0;
+        return sums_add(sums, archive_entry_pathname(e), crc, known && end == size, (uint64_t) size, error);
 }
 
 static int entry_metadata(struct archive_entry *e, UnpackMetadata *ret, Error *error) {
@@ -127,7 +189,7 @@ static int entry_metadata(struct archive_entry *e, UnpackMetadata *ret, Error *e
         return 0;
 }
 
-static int unpack_entry(struct archive *a, struct archive_entry *e, UnpackTree *t, Error *error) {
+static int unpack_entry(struct archive *a, struct archive_entry *e, UnpackTree *t, Sums *sums, Error *error) {
         const char *path = archive_entry_pathname(e), *link = archive_entry_hardlink(e);
         _cleanup_close_ int fd = -1;
         bool whiteout = false;
@@ -159,7 +221,7 @@ static int unpack_entry(struct archive *a, struct archive_entry *e, UnpackTree *
                 r = unpack_tree_file(t, path, &m, &fd, error);
                 if (r < 0)
                         return r;
-                r = write_contents(a, e, fd, &written, error);
+                r = write_contents(a, e, fd, sums, &written, error);
                 if (r < 0)
                         return r;
                 r = unpack_tree_file_owner(t, fd, &m, error);
@@ -186,7 +248,7 @@ static int unpack_entry(struct archive *a, struct archive_entry *e, UnpackTree *
         }
 }
 
-int unpack_layer(UnpackStream *s, UnpackTree *t, Error *error) {
+static int unpack_entries(UnpackStream *s, UnpackTree *t, Sums *sums, Error *error) {
         _cleanup_(archive_freep) struct archive *a = archive_read_new();
         Reader reader = {.stream = s, .error = error};
         uint64_t n_entries = 0;
@@ -210,7 +272,7 @@ int unpack_layer(UnpackStream *s, UnpackTree *t, Error *error) {
                         return error_setf(error, GRPC_RESOURCE_EXHAUSTED, "The layer has more than %u entries",
                                           UNPACK_ENTRIES_MAX);
 
-                r = unpack_entry(a, e, t, error);
+                r = unpack_entry(a, e, t, sums, error);
                 if (r < 0) {
                         _cleanup_free_ char *name = utf8_sanitize(strempty(archive_entry_pathname(e)));
 
@@ -219,4 +281,15 @@ int unpack_layer(UnpackStream *s, UnpackTree *t, Error *error) {
                         return r;
                 }
         }
+}
+
+int unpack_layer(UnpackStream *s, UnpackTree *t, int sums_fd, Error *error) {
+        Sums sums = {.fd = sums_fd};
+        int r;
+
+        r = unpack_entries(s, t, &sums, error);
+        if (r >= 0)
+                r = sums_finish(&sums, t, error);
+        buffer_done(&sums.lines);
+        return r;
 }

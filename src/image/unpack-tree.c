@@ -55,6 +55,10 @@ size_t unpack_tree_implied(const UnpackTree *t) {
         return HASH_COUNT(t->implied);
 }
 
+bool unpack_tree_replaced(const UnpackTree *t) {
+        return t->replaced;
+}
+
 bool unpack_tree_opaque_root(const UnpackTree *t) {
         return t->opaque_root;
 }
@@ -76,6 +80,7 @@ static int replace_existing(UnpackTree *t, int parent_fd, const char *base, Erro
         int r;
 
         tree_forget_parents(t);
+        t->replaced = true;
         if (unlinkat(parent_fd, base, 0) >= 0)
                 return 0;
         if (errno != EISDIR)

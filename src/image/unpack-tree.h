@@ -37,7 +37,7 @@ struct UnpackTree {
         /* The normalized path of the current entry. */
         char path[PATH_MAX];
         bool setgid_seen;        /* a directory hands its group down */
-        bool directory_replaced; /* a remembered directory may be something else now */
+        bool directory_replaced, replaced; /* a remembered directory may be something else now */
         Implied *implied;
         DirectoryTime *times;
         size_t n_times, allocated_times;

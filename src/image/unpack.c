@@ -44,7 +44,7 @@ static int command_layer(char **args, Error *error) {
         r = unpack_sandbox(UNPACK_TREE_FD, SANDBOX_MAKE, error);
         if (r < 0)
                 return r;
-        r = unpack_layer(stream, tree, error);
+        r = unpack_layer(stream, tree, fcntl(UNPACK_SUMS_FD, F_GETFD) >= 0 ? UNPACK_SUMS_FD : -1, error);
         if (r < 0)
                 return r;
         r = unpack_stream_finish(stream, args[0], args[2], error);

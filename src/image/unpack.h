@@ -3,7 +3,7 @@
  * no path out of that directory and few system calls. The daemon talks to it by arguments and descriptors:
  *
  *   rktlet-unpack layer DIGEST SIZE DIFF-ID   0: the compressed layer; 3: the tree's directory; 4: a file for the list
- *                                             of implied directories. Prints "BYTES INODES IMPLIED OPAQUE-ROOT".
+ *                                             of implied directories; 5: one for checksums (store.h). Prints "BYTES INODES IMPLIED OPAQUE-ROOT".
  *   rktlet-unpack adopt                       0: such a list; 3: the tree; 4, 5, …: the trees below, nearest first
  *   rktlet-unpack remove NAME…                3: the directory that has these trees
  *   rktlet-unpack sync                        3: a directory of the file system to be synced
@@ -17,6 +17,7 @@
 
 #define UNPACK_TREE_FD    3
 #define UNPACK_IMPLIED_FD 4
+#define UNPACK_SUMS_FD    5
 
 /* A layer's entries, all kinds; and the memory its paths may take while it is unpacked. */
 #define UNPACK_ENTRIES_MAX 4000000U
@@ -70,8 +71,11 @@ uint64_t unpack_tree_inodes(const UnpackTree *t);
 size_t unpack_tree_implied(const UnpackTree *t);
 bool unpack_tree_opaque_root(const UnpackTree *t);
 
-/* unpack-layer.c: from the tar's entries to the tree. */
-int unpack_layer(UnpackStream *s, UnpackTree *t, Error *error);
+/* Something of the layer took the place of something else of it. */
+bool unpack_tree_replaced(const UnpackTree *t);
+
+/* unpack-layer.c: from the tar's entries to the tree. sums_fd: a file for the checksums of its files, or -1. */
+int unpack_layer(UnpackStream *s, UnpackTree *t, int sums_fd, Error *error);
 
 /* unpack-adopt.c: directories a layer implies but doesn't have get owner and mode from the layers below. */
 int unpack_adopt(int list_fd, const int *tree_fds, size_t n_trees, Error *error);

@@ -59,8 +59,15 @@ static int look_at_pod(Context *c, const char *id) {
                 return 0;
         if (flaws & (FLAW_LOST | FLAW_HALF_MADE))
                 r = drop(c, id, p->directory, flaws);
-        else
-                r = flaws && c->check->repair ? pod_mend(p, flaws, NULL) : 0;
+        else if (flaws && c->check->repair) {
+                CniResult result = {};
+
+                /* The state had its addresses, the CNI result has them too. */
+                if ((flaws & FLAW_STATE) && c->cni && cni_cached_result(c->cni, p->id, &result) >= 0 && !p->ips)
+                        p->ips = TAKE_PTR(result.ips);
+                cni_result_done(&result);
+                r = pod_mend(p, flaws, NULL);
+        }
         report(c, p->directory, flaws, &why, r);
         return check_temporaries(c->check, p->directory);
 }
@@ -217,7 +224,7 @@ static int look_at_network(Context *c, Pod *p) {
         check_found(c->check, path, r == -ENOENT ? "the CNI result of a pod is missing" : "the CNI result of a pod is damaged",
                     "what plugins are told of earlier when they take the pod away",
                     "made again from the network that is configured now",
-                    c->check->repair ? cni_make_cache_again(c->cni, &pod, NULL) : 0);
+                    c->check->repair ? cni_make_cache_again(c->cni, &pod, p->ips, NULL) : 0);
         return 0;
 }
 

@@ -205,9 +205,13 @@ static int load_pod(void *userdata) {
         p->engine_state = state;
         /* The cache of CNI is written before an ADD begins: what is there is owed a DEL, whatever our own file says. */
         if (!pod_uses_host_network(p) && cni_cached_result(p->manager->cni, p->id, &result) >= 0) {
+                bool known = p->ips;
+
                 p->network_added = true;
-                if (!p->ips)
+                if (!known)
                         p->ips = TAKE_PTR(result.ips);
+                if (!known && p->ips && p->phase != POD_STARTING && pod_state_save(p, NULL) < 0)
+                        log_debug("Cannot save the addresses of pod %s, ignoring", p->id);
                 p->network_json = TAKE_PTR(result.json);
         }
         /* What isn't known yet is told by an event. */
@@ -295,6 +299,29 @@ static void remove_stray_units(Manager *m) {
         }
 }
 
+/* Slices that we made for pods we don't have. */
+static void remove_stray_slices(Manager *m) {
+        const char *stem = m->config.default_slice;
+        int n_stem = (int) strcspn(stem, ".");
+        _cleanup_free_ char *pattern = strprintf("%.*s-*.slice", n_stem, stem);
+        UnitInfo *units = NULL;
+        size_t n = 0;
+
+        if (!pattern || systemd_list_units(m->systemd, pattern, &units, &n, NULL) < 0)
+                return;
+        for (size_t i = 0; i < n; i++) {
+                const char *id = units[i].name + n_stem + 1, *end = endswith(id, ".slice");
+                Pod *p;
+
+                if (!end || end - id != ID_LENGTH || strspn(id, "0123456789abcdef") != ID_LENGTH)
+                        continue;
+                HASH_FIND(hh, m->pods, id, ID_LENGTH, p);
+                if (!p && unit_stop_wait(m->systemd, units[i].name, STRAY_STOP_TIMEOUT_USEC, NULL) < 0)
+                        log_debug("Cannot stop %s, ignoring", units[i].name);
+        }
+        unit_info_free_array(units, n);
+}
+
 static int remove_stray_pod_directory(int dir_fd, const char *name, void *userdata) {
         Manager *m = userdata;
         Pod *p;
@@ -312,6 +339,12 @@ static int remove_stray_container_directory(int dir_fd, const char *name, void *
         HASH_FIND(hh, m->containers, name, strlen(name), c);
         if (!c)
                 (void) remove_tree(dir_fd, name);
+        return 0;
+}
+
+/* What OCI runtimes remember of containers, a directory a runtime. */
+static int remove_stray_runtime_state(int dir_fd, const char *name, void *userdata) {
+        (void) directory_foreach(dir_fd, name, remove_stray_container_directory, userdata);
         return 0;
 }
 
@@ -341,6 +374,7 @@ static void load_clean_up(Manager *m) {
 
         KILL_POINT("load.undone");
         remove_stray_units(m);
+        remove_stray_slices(m);
         if (m->engine->ops->collect && m->engine->ops->collect(m->engine, pod_is_known, m, &engine_error) < 0)
                 log_warning("Cannot clean up pods: %s, ignoring", strempty(engine_error.message));
         if (cni_collect(m->cni, pod_is_known, m, &error) < 0)
@@ -348,6 +382,8 @@ static void load_clean_up(Manager *m) {
         KILL_POINT("load.networks");
         (void) foreach_in(m->config.run_directory, "pods", remove_stray_pod_directory, m, NULL);
         (void) foreach_in(m->config.run_directory, "containers", remove_stray_container_directory, m, NULL);
+        (void) foreach_in(m->config.run_directory, "crun", remove_stray_container_directory, m, NULL);
+        (void) foreach_in(m->config.run_directory, "runtimes", remove_stray_runtime_state, m, NULL);
         KILL_POINT("load.directories");
         if (image_store_collect(m->images, &image_error) < 0)
                 log_warning("Cannot clean up images: %s, ignoring", strempty(image_error.message));

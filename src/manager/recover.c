@@ -141,7 +141,7 @@ static int search_container(int dir_fd, const char *name, void *userdata) {
         return r;
 }
 
-/* 1: found. */
+/* 1: found. ret may be NULL. */
 static int pod_request_from_containers(const Pod *p, void **ret, size_t *ret_size) {
         _cleanup_free_ char *path = strprintf("%s/containers", p->manager->config.state_directory);
         Search s = { .pod = p };
@@ -157,6 +157,10 @@ static int pod_request_from_containers(const Pod *p, void **ret, size_t *ret_siz
         free(s.runtime_handler);
         if (r <= 0)
                 return r == -ENOMEM ? r : 0;
+        if (!ret) {
+                free(s.request);
+                return 1;
+        }
         *ret = s.request;
         *ret_size = s.size;
         return 1;
@@ -195,7 +199,11 @@ int pod_read(Pod *p, StateFlaws *ret, Error *why) {
         r_state = pod_state_load(p, &state_error);
         if (r_request == -ENOMEM || r_state == -ENOMEM)
                 return -ENOMEM;
-        if (is_half_made(p->directory, r_state >= 0 && p->phase == POD_STARTING)) {
+        /* Where both are missing its containers know whether it was more. */
+        if (is_half_made(p->directory, r_state >= 0 && p->phase == POD_STARTING) &&
+            (r_state >= 0 || (r = pod_request_from_containers(p, NULL, NULL)) <= 0)) {
+                if (r_state < 0 && r < 0)
+                        return r;
                 *ret = FLAW_HALF_MADE;
                 (void) error_setf(why, GRPC_DATA_LOSS, "its request was not written yet");
                 return 0;

@@ -16,6 +16,7 @@ void cni_cache_done(CniCache *c) {
         free(c->netns);
         json_decref(c->capability_args);
         json_decref(c->result);
+        strv_free(c->ips);
         *c = (CniCache) {};
 }
 
@@ -33,6 +34,8 @@ int cni_cache_write(const char *directory, const char *pod_id, const CniCache *c
         j = json_pack("{s:i, s:{s:s, s:s, s:O}, s:s, s:s, s:O, s:O?}", "version", CACHE_VERSION, "network", "name",
                       c->network.name, "cniVersion", c->network.version, "plugins", c->network.plugins, "args",
                       c->args, "netns", strempty(c->netns), "capabilityArgs", c->capability_args, "result", c->result);
+        if (j && c->ips && json_object_set_new(j, "ips", json_from_strv(c->ips)) < 0)
+                return error_oom(error);
         text = json_dump_sealed(j, JSON_COMPACT);
         if (!text)
                 return error_oom(error);
@@ -74,7 +77,8 @@ int cni_cache_read(const char *directory, const char *pod_id, CniCache *ret, Err
         c.netns = strdup(strempty(json_get_string(j, "netns")));
         c.capability_args = json_incref(json_get_object(j, "capabilityArgs"));
         c.result = json_incref(json_get_object(j, "result"));
-        if (!c.args || !c.netns)
+        r = json_to_strv(json_get_array(j, "ips"), &c.ips);
+        if (!c.args || !c.netns || r == -ENOMEM)
                 return error_oom(error);
         *ret = c;
         c = (CniCache) {};

@@ -8,7 +8,8 @@ typedef struct CniCache {
         CniNetwork network;
         char *args, *netns;
         json_t *capability_args; /* object */
-        json_t *result;          /* the last plugin's; NULL while ADD has not finished */
+        json_t *result;          /* the last plugin's; NULL while ADD has not finished, or when it was lost */
+        char **ips;              /* the pod's addresses, where the result was lost */
 } CniCache;
 
 void cni_cache_done(CniCache *c);

@@ -387,20 +387,23 @@ int cni_cached_result(Cni *c, const char *pod_id, CniResult *ret) {
         if (r < 0)
                 return r;
         if (!cache.result) {
-                /* ADD was cut off. */
-                *ret = (CniResult) {};
+                /* ADD was cut off, or the result lost. */
+                *ret = (CniResult) { .ips = TAKE_PTR(cache.ips) };
                 return 0;
         }
         return cni_result_from_json(cache.result, ret, NULL);
 }
 
-int cni_make_cache_again(Cni *c, const CniPod *pod, Error *error) {
+int cni_make_cache_again(Cni *c, const CniPod *pod, char *const *ips, Error *error) {
         _cleanup_(cni_cache_done) CniCache cache = {};
         int r;
 
         r = cni_cache_new(c, pod, &cache, error);
         if (r < 0)
                 return r;
+        cache.ips = strv_copy(ips);
+        if (ips && !cache.ips)
+                return error_oom(error);
         r = cni_cache_remove(c->cache_directory, pod->id, error);
         return r < 0 ? r : cni_cache_write(c->cache_directory, pod->id, &cache, error);
 }

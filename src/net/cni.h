@@ -64,7 +64,8 @@ int cni_add(Cni *c, const CniPod *pod, CniResult *ret, Error *error);
 int cni_del(Cni *c, const CniPod *pod, Error *error);
 /* The cached result of a pod that was added before a restart; -ENOENT. */
 int cni_cached_result(Cni *c, const char *pod_id, CniResult *ret);
-/* For a pod whose cached result is damaged or lost: a new one, of the network as it is configured now, without a result. */
-int cni_make_cache_again(Cni *c, const CniPod *pod, Error *error);
+/* For a pod whose cached result is damaged or lost: a new one, of the network as it is configured now, with its
+ * addresses (NULL: not known) instead of a result. */
+int cni_make_cache_again(Cni *c, const CniPod *pod, char *const *ips, Error *error);
 /* (fiber) DEL for each cached pod that keep() denies: what a crash left behind. */
 int cni_collect(Cni *c, bool (*keep)(const char *pod_id, void *userdata), void *userdata, Error *error);
