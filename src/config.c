@@ -283,6 +283,7 @@ static const Setting settings[] = {
         OPTIONAL_PATH("Manager", "StreamTrustedCertificateFile", stream_trusted_certificate_file),
         PATH("Engine", "Crun", crun, "/usr/bin/crun"),
         PATH("Engine", "LibexecDirectory", libexec_directory, RKTLET_LIBEXECDIR),
+        TIME("Engine", "UnitStopTimeoutSec", unit_stop_timeout_usec, "10s", 100 * USEC_PER_MSEC, 3600 * USEC_PER_SEC),
         NUMBER("Engine", "LogLineMax", log_line_max, "16384", 256, 1024 * 1024, "a number of bytes from 256 to 1M"),
         { "Network", "CniConfDirectories", parse_paths, print_list, FIELD(cni_conf_directories), "/etc/cni/net.d",
           .expected = "absolute paths" },

@@ -20,6 +20,7 @@ typedef struct Config {
         char *stream_trusted_certificate_file;           /* of clients; "": they need none */
         /* [Engine] */
         char *crun, *libexec_directory;
+        uint64_t unit_stop_timeout_usec;
         uint64_t log_line_max;  /* bytes */
         /* [Runtime NAME] */
         ConfigRuntimes runtimes;

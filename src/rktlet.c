@@ -35,6 +35,7 @@
 #define DRAIN_USEC (10 * USEC_PER_SEC)
 #define STREAMS_USEC (2 * USEC_PER_SEC) /* streams have no end of their own: they are cut */
 #define UNDO_USEC (15 * USEC_PER_SEC)
+#define SHUTDOWN_USEC (60 * USEC_PER_SEC) /* for containers, when the machine goes down */
 /* How long helpers of a daemon that was killed may take to finish. */
 #define SYNC_USEC (5 * USEC_PER_SEC)
 #define LEFTOVER_USEC (5 * USEC_PER_SEC)
@@ -286,9 +287,27 @@ static void sync_images(Daemon *d) {
                 log_notice("Images pulled just now are not yet safe on disk");
 }
 
+/* When the machine goes down, systemd stops containers and us at the same time: how they end is still written down. */
+static void see_containers_end(Daemon *d) {
+        uint64_t until = now_usec(CLOCK_MONOTONIC) + MIN(d->config.unit_stop_timeout_usec + USEC_PER_SEC, SHUTDOWN_USEC);
+        bool stopping = false;
+        Container *c, *next;
+
+        if (!d->manager || !d->manager->loaded || systemd_is_stopping(d->systemd, &stopping, NULL) < 0 || !stopping)
+                return;
+        (void) sd_notify(false, "STATUS=The machine goes down: waiting for the end of containers");
+        HASH_ITER(hh, d->manager->containers, c, next) {
+                _cleanup_(container_unrefp) Container *held = container_ref(c);
+
+                while (held->phase == CONTAINER_RUNNING && !held->removed)
+                        if (fiber_queue_wait_until(&held->exited, until) < 0)
+                                return;
+        }
+}
+
 static int stop_fiber(void *userdata) {
-        uint64_t until = now_usec(CLOCK_MONOTONIC) + UNDO_USEC;
         Daemon *d = userdata;
+        uint64_t until;
 
         (void) sd_notify(false, "STOPPING=1\nSTATUS=Finishing calls under way");
         if (d->server) {
@@ -302,10 +321,12 @@ static int stop_fiber(void *userdata) {
                 log_notice("Some streams are still open");
         if (d->bus)
                 bus_drain_wait(d->bus);
+        see_containers_end(d);
         sync_images(d);
         end_fiber(d->loader);
         end_fiber(d->waiter);
         /* What was cancelled takes back what it began. */
+        until = now_usec(CLOCK_MONOTONIC) + UNDO_USEC;
         while (fiber_count() > 1 && now_usec(CLOCK_MONOTONIC) < until)
                 (void) fiber_sleep(10 * USEC_PER_MSEC);
         return sd_event_exit(d->event, 0);
@@ -505,6 +526,7 @@ static int make_parts(Daemon *d, Error *error) {
                                       .libexec_path = c->libexec_directory,
                                       .run_directory = c->run_directory,
                                       .max_container_log_line = (int) c->log_line_max,
+                                      .unit_stop_timeout_usec = c->unit_stop_timeout_usec,
                               },
                               &events, &d->engine, error);
         if (r < 0)

@@ -151,6 +151,8 @@ typedef struct EngineOps {
         int (*network_status)(Engine *e, Error *error);
         /* After a restart, once all pods are loaded: removes what is left of others. May be NULL. */
         int (*collect)(Engine *e, bool (*is_known)(const char *pod_id, void *userdata), void *userdata, Error *error);
+        /* What the status of the pod's unit says, for people. NULL (the member): nothing. */
+        int (*pod_status)(Engine *e, const EnginePod *pod, const char *text, Error *error);
         /* The cgroup of the pod's slice, as systemd's ControlGroup has it ("/kubepods.slice/…"), owned by the caller;
          * -ENOENT when the pod is down. Doesn't wait. */
         int (*pod_cgroup)(Engine *e, const EnginePod *pod, char **ret);
@@ -216,6 +218,7 @@ typedef struct NativeEngineConfig {
         const char *libexec_path;    /* folder of rktlet-pod, rktlet-create and rktlet-exec */
         const char *run_directory;   /* /run/rktlet */
         int max_container_log_line;  /* bytes of a log line before it is split; 0: 16384 */
+        uint64_t unit_stop_timeout_usec; /* grace of a container that systemd stops: at shutdown, by systemctl; 0: 10 s */
 } NativeEngineConfig;
 
 int native_engine_new(sd_event *event, Systemd *systemd, const NativeEngineConfig *config, const EngineEvents *events,

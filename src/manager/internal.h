@@ -36,6 +36,10 @@ void pod_apply_state(Pod *p, const EnginePodState *state);
 void container_apply_state(Container *c, const EngineContainerState *state);
 void container_set_exited(Container *c, uint64_t finished_usec, int exit_code, const char *reason, const char *message);
 
+/* status.c: after an event, what the pod's unit says is brought up to date in a while. */
+void status_note_event(Manager *m, ManagerEvent event, Pod *pod);
+void status_done(Manager *m);
+
 /* resources.c: what UpdateContainerResources and UpdatePodSandboxResources left is put over the request. */
 void container_load_resources(Container *c);
 void pod_load_resources(Pod *p);

@@ -55,6 +55,7 @@ Manager *manager_free(Manager *m) {
 
         if (!m)
                 return NULL;
+        status_done(m);
         if (m->measurer) {
                 fiber_cancel(m->measurer);
                 fiber_unref(m->measurer);
@@ -112,6 +113,7 @@ void manager_unsubscribe(Manager *m, ManagerSubscription *subscription) {
 }
 
 void manager_emit(Manager *m, ManagerEvent event, Pod *pod, Container *container) {
+        status_note_event(m, event, pod);
         m->event_usec = now_usec(CLOCK_REALTIME);
         for (ManagerSubscription *s = m->subscriptions, *next; s; s = next) {
                 next = s->next;

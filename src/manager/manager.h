@@ -78,6 +78,7 @@ struct Pod {
         /* Whoever asked for it has (as far as can be known) got the answer; see pod_run(). */
         bool answered;
         CpuRate cpu_rate;
+        bool status_due;       /* what its unit says is out of date */
         Fiber *starter;        /* runs pod_run(), borrowed; NULL once that is done */
         FiberQueue gone;       /* woken when it leaves the tables */
 
@@ -170,6 +171,8 @@ struct Manager {
         bool loaded; /* manager_load() is done: until then everything but Version answers Unavailable */
         FiberQueue load_queue;
 
+        sd_event_source *status_timer;
+        Fiber *teller;   /* tells the pods' units what they are to say; NULL while there is nothing to tell */
         Fiber *measurer; /* measures writable layers, one after the other; NULL while there is nothing to do */
         FiberQueue measured;
 };

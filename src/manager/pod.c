@@ -638,6 +638,9 @@ int pod_remove(Pod *p, Error *error) {
 }
 
 void pod_apply_state(Pod *p, const EnginePodState *state) {
+        /* A process that was started again doesn't know what it said. */
+        if (state->running && state->pid > 0 && state->pid != p->engine_state.pid)
+                status_note_event(p->manager, MANAGER_POD_CHANGED, p);
         p->engine_state = *state;
         /* Known now, after a restart of ours; that of a pod that starts is opened by its start. */
         if (state->running && state->pid > 0 && p->network_added)

@@ -201,6 +201,9 @@ static void request_run(Connection *c, const PodRequest *q, const char *id, cons
         case POD_SYSCTL:
                 r = sysctl_write(control.options, path, &words);
                 break;
+        case POD_STATUS:
+                notify_status(NULL, path, 0);
+                break;
         case POD_ATTACH:
                 r = attach_add(c->fd, (uint32_t) i, q->flags, &words);
                 if (r < 0)

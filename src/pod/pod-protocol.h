@@ -41,6 +41,8 @@ enum PodOperation {
         POD_UNMOUNT = 6, /* path: the target */
         POD_SYSCTL = 7,  /* path: NAME=VALUE */
         POD_ATTACH = 8,  /* flags: PodAttachFlags; after the reply the connection carries PodPacket */
+        POD_STATUS = 9,  /* path: what the unit's status text says from now on */
+        POD_JOURNAL = 10, /* path: the container's name, under which its output goes to the journal, too */
 };
 
 enum PodAttachFlags {

@@ -657,6 +657,10 @@ static int use_client(void *userdata) {
         close(m);
         error_clear(&error);
 
+        CHECK_EQ(pod_client_status(h->socket, "Ready, 10.0.0.1", &error), 0);
+        harness_process(h);
+        CHECK_STREQ(h->status, "Ready, 10.0.0.1");
+
         CHECK(pod_client_drain("/tmp/no-such-socket", "a", &error) < 0);
         CHECK(strstr(error.message, "/tmp/no-such-socket"));
         return 0;

@@ -106,3 +106,33 @@ int unit_reset_failed(Systemd *s, const char *unit, Error *error) {
                 return 0;
         return systemd_error(error, &e, r, "Cannot reset the failed unit %s", unit);
 }
+
+static int build_get_state(Systemd *s, const void *userdata, sd_bus_message **ret) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+        int r;
+
+        r = sd_bus_message_new_method_call(s->bus, &m, s->is_private ? NULL : SYSTEMD_NAME, SYSTEMD_PATH,
+                                           PROPERTIES_INTERFACE, "Get");
+        if (r < 0)
+                return r;
+        r = sd_bus_message_append(m, "ss", SYSTEMD_MANAGER, "SystemState");
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(m);
+        return 0;
+}
+
+int systemd_is_stopping(Systemd *s, bool *ret, Error *error) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        _cleanup_(sd_bus_error_free) sd_bus_error e = SD_BUS_ERROR_NULL;
+        const char *state;
+        int r;
+
+        r = systemd_call(s, build_get_state, NULL, now_usec(CLOCK_MONOTONIC) + CALL_USEC, &e, &reply, error);
+        if (r >= 0)
+                r = sd_bus_message_read(reply, "v", "s", &state);
+        if (r < 0)
+                return systemd_error(error, &e, r, "Cannot ask systemd for its state");
+        *ret = streq(state, "stopping");
+        return 0;
+}

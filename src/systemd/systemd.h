@@ -22,6 +22,8 @@ Systemd *systemd_free(Systemd *s);
 DEFINE_TRIVIAL_CLEANUP_FUNC(Systemd *, systemd_free);
 int systemd_connect(Systemd *s, Error *error);
 bool systemd_is_connected(const Systemd *s);
+/* Whether the machine is on its way down (SystemState is "stopping"). */
+int systemd_is_stopping(Systemd *s, bool *ret, Error *error);
 /* PID 1's Version property ("252.39-1~deb12u1"); NULL before the first connection. */
 const char *systemd_version(const Systemd *s);
 

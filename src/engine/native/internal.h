@@ -72,6 +72,7 @@ struct NativeEngine {
         Runtime exec_program; /* rktlet-exec, which needs what crun needs: a file that nobody can write to */
         char *pod_path, *create_path, *run_directory, *crun_root, *scratch;
         size_t log_line_max;
+        uint64_t unit_stop_timeout_usec;
         uint64_t capabilities; /* what PID 1 may hand out */
         int oom_score_adj_min;
         int user_namespaces; /* 1: they can be had, -1: not, 0: not looked at yet */
@@ -114,6 +115,7 @@ int native_pod_netns(Engine *e, const EnginePod *pod, char **ret, Error *error);
 int native_pod_stop(Engine *e, const EnginePod *pod, Error *error);
 int native_pod_remove(Engine *e, const EnginePod *pod, Error *error);
 int native_pod_load(Engine *e, const EnginePod *pod, EnginePodState *ret, Error *error);
+int native_pod_status(Engine *e, const EnginePod *pod, const char *text, Error *error);
 int native_pod_update(Engine *e, const EnginePod *pod, const runtime_v1_LinuxContainerResources *resources, Error *error);
 bool pod_has_network(const EnginePod *pod);
 bool pod_has_ipc(const EnginePod *pod);

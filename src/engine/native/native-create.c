@@ -19,7 +19,6 @@
 #include "engine/native/volume.h"
 
 #define CONSOLE_TIMEOUT_USEC (5 * USEC_PER_SEC)
-#define CONTAINER_STOP_TIMEOUT_USEC (5 * USEC_PER_SEC)
 
 enum { STDIN, STDOUT, STDERR, _STREAM_MAX };
 
@@ -43,6 +42,7 @@ typedef struct Creation {
         char *cgroup;              /* the leaf that the runtime makes; NULL: none */
         char *control_group;       /* what the unit's will be */
         bool shared;
+        int stop_signal;
 } Creation;
 
 static void creation_done(Creation *k) {
@@ -429,7 +429,8 @@ static int describe_unit(Creation *k) {
         const char *name = strempty(c->config->metadata.name);
         _cleanup_free_ char *description = NULL, *identifier = NULL;
         _cleanup_strv_free_ char **fields = NULL, **argv = NULL;
-        char *after[] = { (char *) c->pod->unit, NULL };
+        /* At shutdown it is stopped before its pod, and so before the network. */
+        char *after[] = { (char *) c->pod->unit, NULL }, *documentation[] = { (char *) "man:rktlet(8)", NULL };
         UnitProperties *p = k->properties;
 
         description = unit_text("Container %s of pod %s/%s", name, strempty(m->namespace), strempty(m->name));
@@ -438,6 +439,7 @@ static int describe_unit(Creation *k) {
                 return error_oom(k->error);
 
         (void) unit_properties_add_string(p, "Description", description);
+        (void) unit_properties_add_strv(p, "Documentation", documentation);
         (void) unit_properties_add_string(p, "Slice", c->pod->slice);
         (void) unit_properties_add_strv(p, "After", after);
         (void) unit_properties_add_string(p, "Type", "forking");
@@ -449,7 +451,8 @@ static int describe_unit(Creation *k) {
         (void) unit_properties_add_string(p, "KillMode", "mixed");
         (void) unit_properties_add_string(p, "OOMPolicy", k->resources.oom_group ? "kill" : "continue");
         (void) unit_properties_add_u64(p, "TimeoutStartUSec", CONTAINER_CREATE_TIMEOUT_USEC);
-        (void) unit_properties_add_u64(p, "TimeoutStopUSec", CONTAINER_STOP_TIMEOUT_USEC);
+        (void) unit_properties_add_u64(p, "TimeoutStopUSec", k->engine->unit_stop_timeout_usec);
+        (void) unit_properties_add_i32(p, "KillSignal", k->stop_signal);
         (void) unit_properties_add_bool(p, "IgnoreSIGPIPE", false);
         (void) unit_properties_add_bool(p, "IOAccounting", true);
         (void) unit_properties_add_string(p, "SyslogIdentifier", identifier);
@@ -561,6 +564,9 @@ static int create(Creation *k, NativeContainer *n, EngineContainerInfo *info) {
         int r;
 
         r = oci_stop_signal(config, image, &info->stop_signal, k->error);
+        if (r < 0)
+                return r;
+        k->stop_signal = info->stop_signal;
         if (r >= 0)
                 r = resources_parse(config->has_linux && config->linux.has_resources ? &config->linux.resources : NULL,
                                     &k->resources, k->error);

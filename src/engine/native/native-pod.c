@@ -337,7 +337,11 @@ static int pod_properties(NativeEngine *e, const EnginePod *pod, UnitProperties 
         _cleanup_(unit_properties_freep) UnitProperties *p = NULL;
         _cleanup_strv_free_ char **argv = NULL, **fields = NULL;
         _cleanup_free_ char *description = NULL, *identifier = NULL;
-        char *documentation[] = { (char *) "man:rktlet(8)", NULL };
+        char *documentation[] = { (char *) "man:rktlet-pod(8)", (char *) "man:rktlet(8)", NULL };
+        /* The other way round at shutdown: the kubelet ends first, so that it starts nothing again; the network and the
+         * file systems of volumes last. */
+        char *after[] = { (char *) "network.target", (char *) "remote-fs.target", NULL },
+             *before[] = { (char *) "kubelet.service", NULL };
         const runtime_v1_PodSandboxMetadata *m = &pod->config->metadata;
         int r;
 
@@ -352,6 +356,8 @@ static int pod_properties(NativeEngine *e, const EnginePod *pod, UnitProperties 
         /* The first failure is kept in the list and reported by unit_start_wait(). */
         (void) unit_properties_add_string(p, "Description", description);
         (void) unit_properties_add_strv(p, "Documentation", documentation);
+        (void) unit_properties_add_strv(p, "After", after);
+        (void) unit_properties_add_strv(p, "Before", before);
         (void) unit_properties_add_string(p, "Slice", pod->slice);
         (void) unit_properties_add_string(p, "Type", "notify");
         (void) unit_properties_add_string(p, "NotifyAccess", "main");
@@ -608,6 +614,12 @@ int native_pod_load(Engine *engine, const EnginePod *pod, EnginePodState *ret, E
         p->up = true;
         *ret = p->state;
         return 0;
+}
+
+int native_pod_status(Engine *engine, const EnginePod *pod, const char *text, Error *error) {
+        _cleanup_free_ char *path = strprintf("%s/pod.sock", pod->run_directory);
+
+        return path ? pod_client_status(path, text, error) : error_oom(error);
 }
 
 int native_pod_update(Engine *engine, const EnginePod *pod, const runtime_v1_LinuxContainerResources *resources,

@@ -213,6 +213,8 @@ static int add_runtimes(NativeEngine *e, const NativeEngineConfig *config, Error
         return 0;
 }
 
+#define UNIT_STOP_DEFAULT_USEC (10 * USEC_PER_SEC)
+
 static Engine *native_free(Engine *engine) {
         NativeEngine *e = native_engine(engine);
         NativeContainer *n, *next;
@@ -287,6 +289,7 @@ static const EngineOps native_ops = {
         .pod_remove = native_pod_remove,
         .pod_load = native_pod_load,
         .pod_cgroup = native_pod_cgroup,
+        .pod_status = native_pod_status,
         .pod_update = native_pod_update,
         .container_create = native_container_create,
         .container_start = native_container_start,
@@ -353,6 +356,8 @@ int native_engine_new(sd_event *event, Systemd *systemd, const NativeEngineConfi
         e->exec_program.fd = -1;
         e->event = sd_event_ref(event);
         e->systemd = systemd;
+        e->unit_stop_timeout_usec = config->unit_stop_timeout_usec > 0 ? config->unit_stop_timeout_usec
+                                                                       : UNIT_STOP_DEFAULT_USEC;
         e->log_line_max = config->max_container_log_line > 0 ? (size_t) config->max_container_log_line : 0;
         e->pod_path = strprintf("%s/rktlet-pod", config->libexec_path);
         e->create_path = strprintf("%s/rktlet-create", config->libexec_path);

@@ -43,6 +43,9 @@ int pod_client_unmount(const char *socket_path, const char *target, Error *error
  * others are arguments of the process). Only of a namespace that the pod has for itself, else -EPERM. */
 int pod_client_sysctl(const char *socket_path, const char *assignment, Error *error);
 
+/* What the unit's status text says from now on, until the process is started again. */
+int pod_client_status(const char *socket_path, const char *text, Error *error);
+
 /* Attaches to a container's streams: *ret_fd is a non-blocking SOCK_SEQPACKET socket, owned by the caller, that carries
  * PodPacket of pod-protocol.h. flags: PodAttachFlags. -ENOENT: no such container, -EPIPE: stdin was asked for and there
  * is none. */
