@@ -204,7 +204,7 @@ static void leave_orphans(void) {
         if (p == 0) {
                 for (int i = 0; i < 20; i++)
                         if (fork() == 0) {
-                                usleep(20000);
+                                usleep(300000); /* seen by the test meanwhile, however busy the machine is */
                                 _exit(i);
                         }
                 _exit(0);

@@ -431,3 +431,67 @@ func TestUserNamespacePrivileged(t *testing.T) {
 	equal(t, "user outside", strings.Fields(procStatus(readProc(t, c.pid(), "status"), "Uid"))[0], "1000000")
 	c.sh("mount -t tmpfs tmpfs /tmp && umount /tmp && ! mknod /tmp/x b 8 0 && cat /proc/mounts")
 }
+
+// The kernels of the test machines have neither; where one has, it is not asked here.
+func TestSecurityModulesThatTheKernelHasNot(t *testing.T) {
+	leavesNothing(t)
+	daemonStays(t)
+	p := runPod(t)
+	if data, _ := os.ReadFile("/sys/module/apparmor/parameters/enabled"); strings.HasPrefix(string(data), "Y") {
+		t.Log("this kernel has AppArmor")
+	} else {
+		profile := func(kind cri.SecurityProfile_ProfileType, name string) ctrMod {
+			return security(func(s *cri.LinuxContainerSecurityContext) {
+				s.Apparmor = &cri.SecurityProfile{ProfileType: kind, LocalhostRef: name}
+			})
+		}
+		old := func(name string) ctrMod {
+			return security(func(s *cri.LinuxContainerSecurityContext) { s.ApparmorProfile = name })
+		}
+		p.output("true", profile(cri.SecurityProfile_RuntimeDefault, ""))
+		p.output("true", profile(cri.SecurityProfile_Unconfined, ""))
+		p.output("true", old("runtime/default"))
+		for _, mod := range []ctrMod{profile(cri.SecurityProfile_Localhost, "mine"), profile(cri.SecurityProfile_Localhost, "localhost/mine"), old("localhost/mine")} {
+			contains(t, "the error", refused(t, rt.CreateContainer, p.createRequest(mod), codes.FailedPrecondition), "'mine'", "AppArmor")
+		}
+		for _, mod := range []ctrMod{profile(9, ""), profile(cri.SecurityProfile_Localhost, ""), profile(cri.SecurityProfile_Localhost, "a b"), old("mine")} {
+			refused(t, rt.CreateContainer, p.createRequest(mod), codes.InvalidArgument)
+		}
+	}
+	if _, err := os.Stat("/sys/fs/selinux/enforce"); err == nil {
+		t.Log("this kernel has SELinux")
+		return
+	}
+	options := &cri.SELinuxOption{User: "system_u", Role: "system_r", Type: "container_t", Level: "s0:c1,c2"}
+	contains(t, "the error", refused(t, rt.CreateContainer, p.createRequest(security(func(s *cri.LinuxContainerSecurityContext) {
+		s.SelinuxOptions = options
+	})), codes.FailedPrecondition), "SELinux")
+	contains(t, "the error", refused(t, rt.RunPodSandbox, podRequest(podConfig(t, func(c *cri.PodSandboxConfig) {
+		c.Linux.SecurityContext.SelinuxOptions = options
+	})), codes.FailedPrecondition), "SELinux")
+	refused(t, rt.CreateContainer, p.createRequest(security(func(s *cri.LinuxContainerSecurityContext) {
+		s.SelinuxOptions = &cri.SELinuxOption{Type: "container_t\nx"}
+	})), codes.InvalidArgument)
+	p.output("true", security(func(s *cri.LinuxContainerSecurityContext) { s.SelinuxOptions = &cri.SELinuxOption{} }))
+}
+
+func TestDevicePermissions(t *testing.T) {
+	leavesNothing(t)
+	daemonStays(t)
+	p := runPod(t)
+	device := func(permissions string) ctrMod {
+		return func(c *cri.ContainerConfig) {
+			c.Devices = []*cri.Device{{HostPath: "/dev/net/tun", ContainerPath: "/dev/mine", Permissions: permissions}}
+		}
+	}
+	// The kernel's filter is asked, not the node's mode: a shell opens it for reading, or for writing.
+	const try = "r=no; w=no; (: < /dev/mine) 2> /dev/null && r=yes; (: > /dev/mine) 2> /dev/null && w=yes; echo $r $w"
+	equal(t, "all", p.output(try, device("rwm")), "yes yes\n")
+	equal(t, "none given is all", p.output(try, device("")), "yes yes\n")
+	equal(t, "reading", p.output(try, device("r")), "yes no\n")
+	equal(t, "writing", p.output(try, device("w")), "no yes\n")
+	equal(t, "a node of the same device made inside", p.output("mknod /tmp/x c 10 200 && ! sh -c ': < /tmp/x' 2> /dev/null && echo closed"), "closed\n")
+	c := p.run(device("r"))
+	equal(t, "of the unit", strings.Contains(unitProperty(t, c.unit(), "DeviceAllow"), "10:200 r"), true)
+	equal(t, "an exec's", c.sh("(: > /dev/mine) 2> /dev/null || echo denied"), "denied\n")
+}

@@ -10,6 +10,7 @@
 #include "basic/kill-point.h"
 #include "engine/native/internal.h"
 #include "engine/native/resources.h"
+#include "engine/native/security-module.h"
 #include "pod/pod-protocol.h"
 
 #define SHM_SIZE "67108864" /* as everywhere in the field */
@@ -105,6 +106,7 @@ static int check_userns(const EnginePod *pod, Error *error) {
 static int check_pod(const EnginePod *pod, Error *error) {
         const runtime_v1_NamespaceOption *n = namespaces_of(pod);
         const char *hostname = strempty(pod->config->hostname);
+        int r;
 
         if ((n->network != runtime_v1_NamespaceMode_POD && n->network != runtime_v1_NamespaceMode_NODE) ||
             (n->ipc != runtime_v1_NamespaceMode_POD && n->ipc != runtime_v1_NamespaceMode_NODE) ||
@@ -117,7 +119,11 @@ static int check_pod(const EnginePod *pod, Error *error) {
             strspn(hostname, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._") != strlen(hostname))
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "'%.80s' is no hostname of at most 64 characters",
                                   hostname);
-        return check_userns(pod, error);
+        r = security_modules_check_pod(pod->config->has_linux && pod->config->linux.has_security_context
+                                                       ? &pod->config->linux.security_context
+                                                       : NULL,
+                                       "/sys", error);
+        return r < 0 ? r : check_userns(pod, error);
 }
 
 /* --- following --------------------------------------------------------------------------------------------------- */

@@ -8,6 +8,7 @@
 #include "engine/native/capability.h"
 #include "engine/native/oci-process.h"
 #include "engine/native/seccomp.h"
+#include "engine/native/security-module.h"
 
 static const char *const masked_paths[] = {
         "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
@@ -36,20 +37,6 @@ runtime_v1_NamespaceMode oci_pid_mode(const EngineContainer *c) {
         if (s && s->has_namespace_options)
                 return s->namespace_options.pid;
         return p && p->has_namespace_options ? p->namespace_options.pid : runtime_v1_NamespaceMode_POD;
-}
-
-static int check_security_module(const runtime_v1_LinuxContainerSecurityContext *s, Error *error) {
-        const runtime_v1_SELinuxOption *o = &s->selinux_options;
-
-        if (s->has_apparmor ? s->apparmor.profile_type == runtime_v1_SecurityProfile_ProfileType_Localhost
-                            : startswith(strempty(s->apparmor_profile), "localhost/") != NULL)
-                return error_setf(error, GRPC_UNIMPLEMENTED, "AppArmor profiles of containers are not supported yet");
-        /* Without SELinux in the kernel its options mean nothing, as with the peers. */
-        if (s->has_selinux_options &&
-            (!isempty(o->user) || !isempty(o->role) || !isempty(o->type) || !isempty(o->level)) &&
-            access("/sys/fs/selinux/enforce", F_OK) >= 0)
-                return error_setf(error, GRPC_UNIMPLEMENTED, "SELinux options of containers are not supported yet");
-        return 0;
 }
 
 static bool mappings_equal(const runtime_v1_IDMapping *a, size_t n_a, const runtime_v1_IDMapping *b, size_t n_b) {
@@ -98,7 +85,7 @@ int oci_config_check(const EngineContainer *c, Error *error) {
                 if (r < 0)
                         return r;
         }
-        return check_security_module(s, error);
+        return 0;
 }
 
 static json_t *user_to_json(const OciUser *u) {
@@ -290,6 +277,8 @@ int oci_config_make(const OciInput *in, UnitProperties *p, OciOutput *ret, Error
                 r = make_process(in, &caps, mounts, &process, &raw, error);
         if (r >= 0)
                 r = make_linux(in, p, shared, &linux_part, error);
+        if (r >= 0)
+                r = security_modules_add(s, in->sys ?: "/sys", process, linux_part, error);
         if (r >= 0)
                 r = add_cgroup(in, linux_part, error);
         if (r < 0)
