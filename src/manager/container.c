@@ -553,8 +553,9 @@ int container_start(Container *c, Error *error) {
         if (c->removed)
                 return error_setf(error, GRPC_NOT_FOUND, "container %s was removed meanwhile", c->id);
         c->answered = true; /* its ID is known */
-        /* Started (a start that failed has no time), perhaps ended since: that is what was asked for. */
-        if (!c->start_answered && c->started_usec > 0 && !streq_ptr(c->reason, "StartError") &&
+        /* Started (a start that failed has no time), perhaps ended since: that is what was asked for. In a pod that has
+         * ended, with the machine perhaps, nothing is started. */
+        if (!c->start_answered && c->pod->phase == POD_READY && c->started_usec > 0 && !streq_ptr(c->reason, "StartError") &&
             (c->phase == CONTAINER_RUNNING || c->phase == CONTAINER_EXITED))
                 return 0;
         if (c->phase != CONTAINER_CREATED)

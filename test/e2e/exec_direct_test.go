@@ -26,21 +26,29 @@ func executes(t *testing.T, c *ctrT) string {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		c.exec("sleep", "1")
+		c.exec("sleep", "20")
 	}()
-	defer func() { <-done }()
-	found := ""
-	eventually(t, 900*time.Millisecond, "a command in a cgroup of its own", func() error {
-		groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + c.unit() + "/exec-*/cgroup.procs")
-		deep, _ := filepath.Glob("/sys/fs/cgroup/*/*/" + c.unit() + "/exec-*/cgroup.procs")
+	found, commands := "", []string{}
+	defer func() {
+		for _, pid := range commands {
+			_, _ = try("kill", pid)
+		}
+		<-done
+	}()
+	eventually(t, 15*time.Second, "a command in a cgroup of its own", func() error {
+		groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + c.unit() + "/*exec-*/cgroup.procs")
+		deep, _ := filepath.Glob("/sys/fs/cgroup/*/*/" + c.unit() + "/*exec-*/cgroup.procs")
 		for _, group := range append(groups, deep...) {
 			pids, _ := os.ReadFile(group)
 			all := ""
 			for _, pid := range strings.Fields(string(pids)) {
 				line, _ := os.ReadFile("/proc/" + pid + "/cmdline")
 				all += string(line)
+				if strings.HasPrefix(string(line), "sleep\x0020\x00") {
+					commands = append(commands, pid)
+				}
 			}
-			if !strings.Contains(all, "sleep\x001\x00") {
+			if len(commands) == 0 {
 				continue
 			}
 			found = "rktlet-exec"
@@ -66,7 +74,9 @@ func TestExecIsAllThatTheContainerIs(t *testing.T) {
 	profile := scratch(t) + "/profile.json"
 	writeFile(t, profile, `{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86_64"],"syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}`, 0o644)
 	hostPID := func(c *cri.PodSandboxConfig) { c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_NODE }
-	containerPID := func(c *cri.PodSandboxConfig) { c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_CONTAINER }
+	containerPID := func(c *cri.PodSandboxConfig) {
+		c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_CONTAINER
+	}
 	for _, c := range []struct {
 		name string
 		pod  podMod
@@ -157,7 +167,9 @@ func TestExecCannotBeWrittenTo(t *testing.T) {
 		before = append(before, sum(t, path))
 	}
 	// With the right to trace, and in the machine's PID namespace, it sees most.
-	p := runPod(t, func(c *cri.PodSandboxConfig) { c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_CONTAINER })
+	p := runPod(t, func(c *cri.PodSandboxConfig) {
+		c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_CONTAINER
+	})
 	c := p.run(sh(`printf '#!/proc/self/exe\n' > /tmp/again; chmod 755 /tmp/again
 		while :; do for p in /proc/[0-9]*; do
 			case $p in /proc/1|/proc/$$) continue;; esac

@@ -14,6 +14,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -218,9 +219,14 @@ static _Noreturn void fail_to_execute(int error) {
         fail("cannot execute it");
 }
 
-static int volatile failure; /* written by the child, which shares our memory */
+/* As vfork(), but with memory of its own: the child is in the container's PID namespace, where a process with
+ * CAP_SYS_PTRACE can write to it, and its parent, which is not, must not follow. */
+static pid_t start_child(void) {
+        return (pid_t) syscall(SYS_clone, CLONE_VFORK | SIGCHLD, NULL, NULL, NULL, NULL);
+}
 
 int main(void) {
+        volatile int *failure; /* of the child to execute: the one thing that both write to */
         Command c = {};
         int status;
         pid_t pid;
@@ -228,6 +234,9 @@ int main(void) {
         if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
                 fail("cannot hide from the container");
         read_command(&c);
+        failure = mmap(NULL, sizeof *failure, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        if (failure == MAP_FAILED)
+                fail("cannot prepare a process");
         if (setns(EXEC_PIDFD_FD, NAMESPACES) < 0)
                 fail("cannot enter the container's namespaces");
         if (dup3(EXEC_LOG_FD, LOG_FD, O_CLOEXEC) < 0 || syscall(SYS_close_range, LOG_FD + 1, ~0U, 0U) < 0)
@@ -237,19 +246,19 @@ int main(void) {
                 fail("cannot make a session");
         become(&c);
 
-        pid = vfork();
+        pid = start_child();
         if (pid < 0)
                 fail("cannot start a process in the container");
         if (pid == 0) {
                 (void) close(LOG_FD);
-                failure = execute(&c);
+                *failure = execute(&c);
                 _exit(1);
         }
         /* It is for the command to keep them open. */
         for (int i = 0; i < 3; i++)
                 (void) close(i);
-        if (failure > 0)
-                fail_to_execute(failure);
+        if (*failure > 0)
+                fail_to_execute(*failure);
         while (waitpid(pid, &status, 0) < 0)
                 if (errno != EINTR)
                         fail("cannot wait for the command");
