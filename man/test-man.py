@@ -25,7 +25,7 @@ def page(name):
     return (man / name).read_text().replace("\\-", "-")
 
 
-settings = set(re.findall(r'"(?:Manager|Engine|Network|Image)", "(\w+)"', (root / "src/config.c").read_text()))
+settings = set(re.findall(r'"(?:Manager|Engine|Rkt|Network|Image)", "(\w+)"', (root / "src/config.c").read_text()))
 settings |= set(re.findall(r'streq\(key, "(\w+)"\)', (root / "src/config-runtime.c").read_text()))  # of [Runtime NAME]
 example = set(re.findall(r"^#(\w+)=", (root / "units/rktlet.conf").read_text(), re.M))
 described = set(re.findall(r"^\.I (\w+)=$", page("rktlet.conf.5"), re.M))
@@ -35,6 +35,17 @@ check("rktlet.conf(5) describes each setting", settings ^ described)
 keys = set(re.findall(r'(?:streq\((?:key|line), |\{ ?)"([A-Z]\w+)"', (root / "src/image/hosts.c").read_text()))
 described = set(re.findall(r"^\.I (\w+)=$", page("rktlet.registries.5"), re.M))
 check("rktlet.registries(5) describes each key", keys ^ described)
+
+def words(text):
+    return "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', text)).replace('\\"', '"')
+
+
+limits = [(words(a), words(b)) for a, b in re.findall(
+    r'\[RKT_LIMIT_\w+\] = \{ ((?:"(?:[^"\\]|\\.)*"\s*)+),\s*((?:"(?:[^"\\]|\\.)*"\s*)+)\}',
+    (root / "src/engine/rkt/limits.c").read_text())]
+text = page("rktlet-rkt.7").replace("\\(dq", '"')
+described = set(re.findall(r"^\.TP\n(.+)\n(.+)$", text[text.index(".SH WHAT IT CANNOT DO"):], re.M))
+check("rktlet-rkt(7) has each limit of rkt, with its reason", {w for w, _ in set(limits) ^ described}, set() if limits else {"none found"})
 
 for program in sys.argv[3:]:
     name = pathlib.Path(program).name
@@ -63,7 +74,7 @@ for source in sorted((root / "src/bus").glob("*.c")):
     methods = set(re.findall(r'SD_BUS_METHOD_WITH_ARGS\("(\w+)"', code))
     check(f"org.rktlet1(5) has the methods of {source.name}, and no other", methods ^ set(re.findall(r"^(\w+)\(", part, re.M)))
 
-for name in sorted(man.glob("*.[158]")):
+for name in sorted(man.glob("*.[1578]")):
     r = subprocess.run(["groff", "-man", "-Tutf8", "-ww", str(name)], capture_output=True, text=True) \
         if pathlib.Path("/usr/bin/groff").exists() else None
     check(f"{name.name} is well-formed", set(r.stderr.splitlines()) if r else set())

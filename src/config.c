@@ -81,6 +81,27 @@ static int parse_slice(const Setting *s, const char *value, void *field) {
         return parse_string(value, field);
 }
 
+static int parse_engine(const Setting *s, const char *value, void *field) {
+        return streq(value, "native") || streq(value, "rkt") ? parse_string(value, field) : -EINVAL;
+}
+
+/* rkt looks for networks in net.d below its configuration, and can only be told where that is. */
+static int parse_network_directory(const Setting *s, const char *value, void *field) {
+        const char *end = endswith(value, "/net.d");
+
+        return end && end > value ? parse_path(s, value, field) : -EINVAL;
+}
+
+/* The name of a stage1 image of rkt: no blank, no option. */
+static int parse_name(const Setting *s, const char *value, void *field) {
+        if (value[0] == '-' || strlen(value) > 255)
+                return -EINVAL;
+        for (const char *c = value; *c; c++)
+                if ((unsigned char) *c <= ' ' || *c == 0x7f)
+                        return -EINVAL;
+        return parse_string(value, field);
+}
+
 static int parse_log_level(const Setting *s, const char *value, void *field) {
         int level = value[0] >= '0' && value[0] <= '7' && !value[1] ? value[0] - '0' : log_level_from_string(value);
 
@@ -281,10 +302,22 @@ static const Setting settings[] = {
         OPTIONAL_PATH("Manager", "StreamCertificateFile", stream_certificate_file),
         OPTIONAL_PATH("Manager", "StreamKeyFile", stream_key_file),
         OPTIONAL_PATH("Manager", "StreamTrustedCertificateFile", stream_trusted_certificate_file),
+        { "Engine", "Engine", parse_engine, print_string, FIELD(engine), "native", .expected = "native or rkt" },
         PATH("Engine", "Crun", crun, "/usr/bin/crun"),
         PATH("Engine", "LibexecDirectory", libexec_directory, RKTLET_LIBEXECDIR),
         TIME("Engine", "UnitStopTimeoutSec", unit_stop_timeout_usec, "10s", 100 * USEC_PER_MSEC, 3600 * USEC_PER_SEC),
         NUMBER("Engine", "LogLineMax", log_line_max, "16384", 256, 1024 * 1024, "a number of bytes from 256 to 1M"),
+        PATH("Rkt", "RktPath", rkt_path, "/usr/bin/rkt"),
+        PATH("Rkt", "RktDirectory", rkt_directory, "/var/lib/rktlet/rkt"),
+        { "Rkt", "RktStage1Name", parse_name, print_string, FIELD(rkt_stage1_name), "",
+          .expected = "the name of an image" },
+        { "Rkt", "RktInsecureOptions", parse_words, print_list, FIELD(rkt_insecure_options), "image ondisk",
+          .expected = "words of rkt's --insecure-options" },
+        { "Rkt", "RktNetworkDirectory", parse_network_directory, print_string, FIELD(rkt_network_directory),
+          "/etc/rkt/net.d", .expected = "an absolute path that ends in /net.d" },
+        TIME("Rkt", "RktTimeoutSec", rkt_timeout_usec, "60s", USEC_PER_SEC, 3600 * USEC_PER_SEC),
+        TIME("Rkt", "RktReadyTimeoutSec", rkt_ready_timeout_usec, "60s", USEC_PER_SEC, 3600 * USEC_PER_SEC),
+        TIME("Rkt", "RktFetchTimeoutSec", rkt_fetch_timeout_usec, "15min", USEC_PER_SEC, 24 * 3600 * USEC_PER_SEC),
         { "Network", "CniConfDirectories", parse_paths, print_list, FIELD(cni_conf_directories), "/etc/cni/net.d",
           .expected = "absolute paths" },
         { "Network", "CniBinDirectories", parse_paths, print_list, FIELD(cni_bin_directories),
@@ -349,6 +382,9 @@ int config_complete(Config *c) {
         int r;
 
         r = derive(c, &c->socket, c->run_directory, "rktlet.sock");
+        if (r < 0)
+                return r;
+        r = derive(c, &c->rkt_directory, c->state_directory, "rkt");
         if (r < 0)
                 return r;
         return derive(c, &c->image_directory, c->state_directory, "image");

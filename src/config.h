@@ -19,11 +19,16 @@ typedef struct Config {
         char *stream_certificate_file, *stream_key_file; /* both or neither ("") */
         char *stream_trusted_certificate_file;           /* of clients; "": they need none */
         /* [Engine] */
+        char *engine;           /* "native" or "rkt" */
         char *crun, *libexec_directory;
         uint64_t unit_stop_timeout_usec;
         uint64_t log_line_max;  /* bytes */
         /* [Runtime NAME] */
         ConfigRuntimes runtimes;
+        /* [Rkt] */
+        char *rkt_path, *rkt_directory, *rkt_stage1_name, *rkt_network_directory;
+        char **rkt_insecure_options;
+        uint64_t rkt_timeout_usec, rkt_ready_timeout_usec, rkt_fetch_timeout_usec;
         /* [Network] */
         char **cni_conf_directories, **cni_bin_directories;
         char *cni_template;     /* "": none */
@@ -50,7 +55,8 @@ int config_load(const char *path, ConfigWarnFunc warn, void *userdata, Config *r
 /* Merges one file's text; for the above and for tests. `name` is what warnings call it. */
 int config_parse(Config *c, const char *name, const char *text, ConfigWarnFunc warn, void *userdata);
 int config_init(Config *ret);
-/* Derives what was not set from what was: Socket from RunDirectory, ImageDirectory from StateDirectory. */
+/* Derives what was not set from what was: Socket from RunDirectory, ImageDirectory and RktDirectory from
+ * StateDirectory. */
 int config_complete(Config *c);
 
 /* All settings as a file that would give them again. */

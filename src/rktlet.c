@@ -23,6 +23,7 @@
 #include "checker.h"
 #include "cri/cri.h"
 #include "engine/engine.h"
+#include "engine/rkt/rkt.h"
 #include "grpc/grpc.h"
 #include "image/image.h"
 #include "manager/manager.h"
@@ -454,15 +455,76 @@ static int show_settings(Daemon *d) {
         return cri_set_settings(d->cri, text);
 }
 
-static int make_parts(Daemon *d, Error *error) {
+/* The engine brings its images with it. */
+static int make_images(Daemon *d, const RktConfig *rkt, Error *error) {
         const Config *c = &d->config;
         _cleanup_free_ char *unpack = strprintf("%s/rktlet-unpack", c->libexec_directory);
-        _cleanup_free_ char *cni_cache = strprintf("%s/cni", c->state_directory);
-        _cleanup_free_ NativeRuntime *runtimes = NULL;
-        EngineEvents events;
+
+        if (!unpack)
+                return error_oom(error);
+        if (streq(c->engine, "rkt"))
+                return rkt_image_store_new(rkt, c->pinned_images, &d->images, error);
+        return image_store_open(d->event,
+                                &(ImageStoreConfig) {
+                                        .directory = c->image_directory,
+                                        .registries_directory = c->registries_directory,
+                                        .unpack_path = unpack,
+                                        .pinned = c->pinned_images,
+                                        .max_parallel_layers = (unsigned) c->parallel_layers,
+                                        .progress_timeout_usec = c->image_progress_timeout_usec,
+                                },
+                                &d->images, error);
+}
+
+static int make_engine(Daemon *d, const RktConfig *rkt, Error *error) {
+        const Config *c = &d->config;
+        EngineEvents events = manager_engine_events(d->manager);
+        _cleanup_free_ NativeRuntime *runtimes = calloc(c->runtimes.n + 1, sizeof *runtimes);
+
+        if (!runtimes)
+                return error_oom(error);
+        if (streq(c->engine, "rkt"))
+                return rkt_engine_new(d->event, d->systemd, rkt, &events, &d->engine, error);
+        for (size_t i = 0; i < c->runtimes.n; i++)
+                runtimes[i] = (NativeRuntime) {
+                        .name = c->runtimes.list[i].name,
+                        .path = c->runtimes.list[i].path,
+                        .type = c->runtimes.list[i].type == CONFIG_RUNTIME_CRUN ? NATIVE_RUNTIME_CRUN
+                                                                                : NATIVE_RUNTIME_RUNC,
+                };
+        return native_engine_new(d->event, d->systemd,
+                                 &(NativeEngineConfig) {
+                                         .crun_path = c->crun,
+                                         .runtimes = runtimes,
+                                         .n_runtimes = c->runtimes.n,
+                                         .libexec_path = c->libexec_directory,
+                                         .run_directory = c->run_directory,
+                                         .max_container_log_line = (int) c->log_line_max,
+                                         .unit_stop_timeout_usec = c->unit_stop_timeout_usec,
+                                 },
+                                 &events, &d->engine, error);
+}
+
+static int make_parts(Daemon *d, Error *error) {
+        const Config *c = &d->config;
+        _cleanup_free_ char *cni_cache = strprintf("%s/cni", c->state_directory),
+                            *insecure = strv_join(c->rkt_insecure_options, ",");
+        const RktConfig rkt = {
+                .path = c->rkt_path,
+                .directory = c->rkt_directory,
+                .stage1_name = c->rkt_stage1_name,
+                .insecure_options = insecure,
+                .network_directory = c->rkt_network_directory,
+                .run_directory = c->run_directory,
+                .libexec_path = c->libexec_directory,
+                .timeout_usec = c->rkt_timeout_usec,
+                .ready_timeout_usec = c->rkt_ready_timeout_usec,
+                .fetch_timeout_usec = c->rkt_fetch_timeout_usec,
+                .log_line_max = c->log_line_max,
+        };
         int r;
 
-        if (!unpack || !cni_cache)
+        if (!cni_cache || !insecure)
                 return error_oom(error);
         r = systemd_new(d->event, &d->systemd);
         if (r < 0)
@@ -474,16 +536,7 @@ static int make_parts(Daemon *d, Error *error) {
         r = state_open(c->state_directory, error);
         if (r < 0)
                 return r;
-        r = image_store_open(d->event,
-                             &(ImageStoreConfig) {
-                                     .directory = c->image_directory,
-                                     .registries_directory = c->registries_directory,
-                                     .unpack_path = unpack,
-                                     .pinned = c->pinned_images,
-                                     .max_parallel_layers = (unsigned) c->parallel_layers,
-                                     .progress_timeout_usec = c->image_progress_timeout_usec,
-                             },
-                             &d->images, error);
+        r = make_images(d, &rkt, error);
         if (r < 0)
                 return r;
         r = cni_new(d->event,
@@ -507,28 +560,7 @@ static int make_parts(Daemon *d, Error *error) {
                         d->systemd, d->images, d->cni, &d->manager, error);
         if (r < 0)
                 return r;
-        events = manager_engine_events(d->manager);
-        runtimes = calloc(c->runtimes.n + 1, sizeof *runtimes);
-        if (!runtimes)
-                return error_oom(error);
-        for (size_t i = 0; i < c->runtimes.n; i++)
-                runtimes[i] = (NativeRuntime) {
-                        .name = c->runtimes.list[i].name,
-                        .path = c->runtimes.list[i].path,
-                        .type = c->runtimes.list[i].type == CONFIG_RUNTIME_CRUN ? NATIVE_RUNTIME_CRUN
-                                                                                : NATIVE_RUNTIME_RUNC,
-                };
-        r = native_engine_new(d->event, d->systemd,
-                              &(NativeEngineConfig) {
-                                      .crun_path = c->crun,
-                                      .runtimes = runtimes,
-                                      .n_runtimes = c->runtimes.n,
-                                      .libexec_path = c->libexec_directory,
-                                      .run_directory = c->run_directory,
-                                      .max_container_log_line = (int) c->log_line_max,
-                                      .unit_stop_timeout_usec = c->unit_stop_timeout_usec,
-                              },
-                              &events, &d->engine, error);
+        r = make_engine(d, &rkt, error);
         if (r < 0)
                 return r;
         manager_set_engine(d->manager, d->engine);
