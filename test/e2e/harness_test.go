@@ -31,6 +31,7 @@ var (
 	registry    = flag.String("registry", "127.0.0.1:5000", "where the test images are")
 	daemonUnit  = flag.String("daemon-unit", "rktlet.service", "the daemon's unit")
 	handler     = flag.String("handler", "", "the runtime handler of all pods")
+	engine      = flag.String("engine", "native", "what the daemon runs pods with: native or rkt")
 	slow        = flag.Int("slow", 1, "how many times slower than usual this machine is")
 	rt          cri.RuntimeServiceClient
 	img         cri.ImageServiceClient
