@@ -233,7 +233,7 @@ static int execs(void *userdata) {
         CHECK_EQ(h.engine->ops->container_exec_sync(h.engine, &c->view, background, 0, &result, &error), 0);
         CHECK_STREQ(result.output, "done\n");
         engine_exec_result_done(&result);
-        out = container_exec(c, "ps; ls -d /sys/fs/cgroup/exec-* | wc -l; ls /proc/self/fd | wc -l");
+        out = container_exec(c, "ps; ls -d /sys/fs/cgroup/*exec-* | wc -l; ls /proc/self/fd | wc -l");
         check_contains(out, "sleep 5");
         check_contains(out, "\n1\n4\n"); /* its own cgroup; 0, 1, 2 and ls's own */
         container_remove(c);
