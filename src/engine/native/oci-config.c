@@ -6,6 +6,7 @@
 #include "basic/json-util.h"
 #include "basic/string-util.h"
 #include "engine/native/capability.h"
+#include "engine/native/cdi.h"
 #include "engine/native/oci-process.h"
 #include "engine/native/seccomp.h"
 #include "engine/native/security-module.h"
@@ -72,8 +73,6 @@ int oci_config_check(const EngineContainer *c, Error *error) {
         if (pid != runtime_v1_NamespaceMode_POD && pid != runtime_v1_NamespaceMode_CONTAINER &&
             pid != runtime_v1_NamespaceMode_NODE && pid != runtime_v1_NamespaceMode_TARGET)
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "PID namespace mode %d is unknown", (int) pid);
-        if (c->config->CDI_devices_count > 0)
-                return error_setf(error, GRPC_UNIMPLEMENTED, "CDI devices are not supported yet");
         if (!s)
                 return 0;
         if (s->privileged && !(p && p->privileged))
@@ -291,6 +290,10 @@ int oci_config_make(const OciInput *in, UnitProperties *p, OciOutput *ret, Error
                            "linux", linux_part);
         if (!config)
                 return error_oom(error);
+        r = cdi_add_to_config(in->container->config->CDI_devices, in->container->config->CDI_devices_count,
+                              in->cdi_folders ?: cdi_folders, config, privileged ? NULL : p, error);
+        if (r < 0)
+                return r;
         r = seccomp_add_to_config(s, caps.bounding, in->seccomp_profile, config, error);
         if (r < 0)
                 return r;

@@ -18,6 +18,7 @@ typedef struct OciInput {
         uint64_t capabilities;  /* those that PID 1 has */
         int oom_score_adj_min;  /* the lowest that can be set */
         const char *hostname;   /* for the environment */
+        const char *const *cdi_folders; /* NULL: the usual ones */
         const char *sys;        /* where the kernel says which security modules it has; NULL: /sys */
         const char *rootfs;     /* where the root is mounted */
         bool seccomp_profile;   /* the default seccomp filter as a profile, not as crun takes it */
