@@ -194,6 +194,26 @@ static bool is_image_id(const char *s) {
         return startswith(s, "sha256:") || (strlen(s) == 64 && is_hex(s));
 }
 
+/* As they were asked for, and with the images that were found. */
+static int describe_mounts(const Container *k, Arena *arena, runtime_v1_ContainerStatus *ret) {
+        const runtime_v1_ContainerConfig *config = &k->request.config;
+        char *const *id = k->volume_images;
+
+        ret->mounts = config->mounts;
+        ret->mounts_count = config->mounts_count;
+        if (!id || !*id)
+                return 0;
+        ret->mounts = arena_new(arena, runtime_v1_Mount, config->mounts_count);
+        if (!ret->mounts)
+                return -ENOMEM;
+        for (size_t i = 0; i < config->mounts_count; i++) {
+                ret->mounts[i] = config->mounts[i];
+                if (ret->mounts[i].has_image && !isempty(ret->mounts[i].image.image) && *id)
+                        ret->mounts[i].image.image_ref = *id++;
+        }
+        return 0;
+}
+
 int container_describe_status(const Container *k, Arena *arena, runtime_v1_ContainerStatus *ret) {
         const runtime_v1_ContainerConfig *config = &k->request.config;
 
@@ -211,12 +231,12 @@ int container_describe_status(const Container *k, Arena *arena, runtime_v1_Conta
                 .image_ref = k->image_id,
                 .reason = k->reason,
                 .message = k->message,
-                .mounts = config->mounts,
-                .mounts_count = config->mounts_count,
                 .log_path = k->log_path,
                 .image_id = k->image_id,
                 .stop_signal = signal_to_cri(k->info.stop_signal),
         };
+        if (describe_mounts(k, arena, ret) < 0)
+                return -ENOMEM;
         if (is_image_id(strempty(config->image.image))) {
                 const char *name = image_name(k, arena);
 

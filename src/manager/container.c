@@ -52,6 +52,7 @@ Container *container_unref(Container *c) {
         free(c->image_id);
         strv_free(c->layers);
         strv_free(c->volume_layers);
+        strv_free(c->volume_images);
         engine_container_info_done(&c->info);
         free(c->reason);
         free(c->message);
@@ -288,6 +289,8 @@ static int container_find_volumes(Container *c, Volumes *v, Error *error) {
                 if (image->layers && !v->l[v->n].layers)
                         return error_oom(error);
                 v->n++;
+                if (strv_extend(&c->volume_images, image->id) < 0)
+                        return error_oom(error);
                 STRV_FOREACH(name, image->layers)
                         if (strv_extend(&c->volume_layers, *name) < 0)
                                 return error_oom(error);

@@ -106,6 +106,7 @@ struct Container {
         char *image_id;  /* "sha256:…", what image_id and image_ref answer */
         char **layers;
         char **volume_layers; /* of images that are mounted in it */
+        char **volume_images; /* their IDs, in the order of the mounts */
         bool holds_layers;
         EngineContainerInfo info;
 

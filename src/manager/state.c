@@ -207,6 +207,7 @@ int container_state_save(Container *c, Error *error) {
             set_string(o, "log_path", c->log_path) < 0 || set_string(o, "image_id", c->image_id) < 0 ||
             set_string(o, "reason", c->reason) < 0 || set_string(o, "message", c->message) < 0 ||
             set_strv(o, "layers", c->layers) < 0 || set_strv(o, "volume_layers", c->volume_layers) < 0 ||
+            set_strv(o, "volume_images", c->volume_images) < 0 ||
             json_object_set_new(o, "created_usec", json_integer((json_int_t) c->created_usec)) < 0 ||
             json_object_set_new(o, "started_usec", json_integer((json_int_t) c->started_usec)) < 0 ||
             json_object_set_new(o, "finished_usec", json_integer((json_int_t) c->finished_usec)) < 0 ||
@@ -256,6 +257,8 @@ int container_state_load(Container *c, char **ret_pod_id, Error *error) {
         r = get_strv(o, "layers", &c->layers);
         if (r >= 0)
                 r = get_strv(o, "volume_layers", &c->volume_layers);
+        if (r >= 0)
+                r = get_strv(o, "volume_images", &c->volume_images);
         if (r < 0)
                 return error_set(error, r, "a list in it is wrong");
 

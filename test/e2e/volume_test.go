@@ -29,11 +29,15 @@ func TestImageVolume(t *testing.T) {
 			equal(t, "content", c.sh("cat /vol/data/file /one/data/file /vol/data/sub/inner"), "two\none\ninner\n")
 			equal(t, "names", c.sh("ls /vol/data /one/data"), "/one/data:\nfile\ngone\nsub\n\n/vol/data:\nfile\nsub\n")
 			equal(t, "owner", c.sh("stat -c %u:%g /vol/data/file /one /vol"), "0:0\n0:0\n0:0\n")
-			c.sh("! touch /vol/x && ! touch /one/data/x && ! rm /one/data/file && ! mount -o remount,rw /vol && ! /vol/run.sh && ! /one/run.sh")
+			c.sh("! touch /vol/x && ! touch /one/data/x && ! rm /one/data/file && ! mount -o remount,rw /vol")
+			c.sh("/vol/run.sh && /one/run.sh")
 			options := strings.Fields(c.sh("grep ' /vol ' /proc/mounts"))[3]
-			contains(t, "options", ","+options+",", ",ro,", ",nosuid,", ",nodev,", ",noexec,")
+			contains(t, "options", ","+options+",", ",ro,", ",nosuid,", ",nodev,")
+			lacks(t, "options", options, "noexec")
 			st := c.status().Mounts[0]
 			equal(t, "image in the status", st.Image.GetImage(), ref("test/volume"))
+			equal(t, "its ID there", st.Image.GetImageRef(), pull(t, "test/volume"))
+			equal(t, "the other's", c.status().Mounts[1].Image.GetImageRef(), pull(t, "test/volume-one"))
 			equal(t, "container path in the status", st.ContainerPath, "/vol")
 		})
 	}
@@ -62,13 +66,14 @@ func TestImageVolume(t *testing.T) {
 		contains(t, "the error", refused(t, rt.CreateContainer, p.createRequest(imageVolume("test/nobody", "", "/vol")), codes.NotFound), "test/nobody", "/vol")
 	})
 	for name, m := range map[string]*cri.Mount{
+		"that is to be written to":    {ContainerPath: "/vol"},
 		"with a host path":            {HostPath: "/tmp", ContainerPath: "/vol"},
 		"over the devices":            {ContainerPath: "/dev"},
 		"below the processes":         {ContainerPath: "//proc/x"},
 		"that is to propagate":        {ContainerPath: "/vol", Propagation: cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER},
 		"without a path in the image": {ContainerPath: ""},
 	} {
-		m.Image = &cri.ImageSpec{Image: ref("test/volume")}
+		m.Image, m.Readonly = &cri.ImageSpec{Image: ref("test/volume")}, name != "that is to be written to"
 		t.Run("refused: "+name, func(t *testing.T) {
 			refused(t, rt.CreateContainer, p.createRequest(mount(m)), codes.InvalidArgument)
 		})
@@ -86,12 +91,13 @@ func TestImageVolume(t *testing.T) {
 
 func TestImageVolumeOutlivesItsImage(t *testing.T) {
 	leavesNothing(t)
-	pull(t, "test/volume")
+	id := pull(t, "test/volume")
 	p := runPod(t)
 	c := p.run(imageVolume("test/volume", "data", "/vol"))
 	removeImage(t, ref("test/volume"))
 	equal(t, "content", c.sh("cat /vol/file"), "two\n")
 	killDaemon(t)
+	equal(t, "the image's ID in the status", c.status().Mounts[0].Image.GetImageRef(), id)
 	equal(t, "content after the daemon's death", c.sh("cat /vol/sub/inner"), "inner\n")
 	refused(t, rt.CreateContainer, p.createRequest(imageVolume("test/volume", "data", "/vol")), codes.NotFound)
 	pull(t, "test/volume")

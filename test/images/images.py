@@ -120,7 +120,7 @@ def good(tree):
     yield "test/plain", ["latest"], Image([base_layer(tree, "none"), Layer("none").file("plain", "plain\n")], shell)
     yield "test/empty-layer", ["latest"], Image([base, Layer(), Layer().file("after", "after\n")], shell)
     yield "test/same-layer-twice", ["latest"], Image([base, ours, ours], shell)
-    # To be mounted: one layer, and three; nothing of it can be executed there.
+    # To be mounted: one layer, and two.
     data = Layer().dir("data").file("data/file", "one\n").file("data/gone", "x").dir("data/sub").file("data/sub/inner", "inner\n").file(
         "run.sh", "#!/bin/sh\n", 0o755)
     yield "test/volume-one", ["latest"], Image([data], {})

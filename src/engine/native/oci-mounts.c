@@ -100,18 +100,21 @@ static bool is_below(const char *path, const char *top) {
         return rest && (!*rest || *rest == '/');
 }
 
-/* Below these the runtime makes device nodes, and trusts what is there. */
 static int check_image(const runtime_v1_Mount *m, Error *error) {
         const char *inside = strempty(m->container_path);
 
         if (!isempty(m->host_path))
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "mount %s has both an image and a host_path", inside);
+        if (!m->readonly)
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "mount %s is an image, which can't be written to: set readonly",
+                                  inside);
         if (m->propagation != runtime_v1_MountPropagation_PROPAGATION_PRIVATE)
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "mount %s is an image: it has private propagation",
                                   inside);
         if (strlen(strempty(m->image_sub_path)) >= PATH_MAX)
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "image_sub_path of mount %s is longer than %d bytes",
                                   inside, PATH_MAX - 1);
+        /* Below these the runtime makes device nodes, and trusts what is there. */
         if (is_below(inside, "dev") || is_below(inside, "proc") || is_below(inside, "sys"))
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "an image can't be mounted at %s", inside);
         return 0;
@@ -163,7 +166,7 @@ static bool is_directory(const char *path) {
 }
 
 static int add_asked_for(json_t *array, const EngineContainer *c, size_t index, Error *error) {
-        static const char *const of_image[] = { "rbind", "rprivate", "ro", "nosuid", "nodev", "noexec", NULL };
+        static const char *const of_image[] = { "rbind", "rprivate", "ro", "nosuid", "nodev", NULL };
         const runtime_v1_Mount *m = &c->config->mounts[index];
         _cleanup_free_ char *ours = NULL;
         const char *options[4] = { "rbind" };

@@ -61,7 +61,7 @@ static int mount_image(NativeEngine *e, const EngineContainer *c, size_t index, 
         const runtime_v1_Mount *m = &c->config->mounts[index];
         const EngineVolume *v = find_volume(c, index);
         struct mount_attr attributes = {
-                .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC,
+                .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV,
         };
         _cleanup_close_ int whole_fd = -1, fd = -1;
         int r;
