@@ -1,5 +1,5 @@
 /* Containers: CreateContainer, StartContainer, StopContainer, RemoveContainer, ContainerStatus, ListContainers,
- * StreamContainers, ReopenContainerLog, UpdateContainerResources. */
+ * StreamContainers, ReopenContainerLog, UpdateContainerResources, CheckpointContainer. */
 
 #include "cri/describe.h"
 #include "cri/info.h"
@@ -202,4 +202,20 @@ int cri_update_container_resources(CriCall *c, Error *error) {
         if (r < 0)
                 return r;
         return CRI_REPLY(c, UpdateContainerResourcesResponse, &response, error);
+}
+
+int cri_checkpoint_container(CriCall *c, Error *error) {
+        const runtime_v1_CheckpointContainerRequest *request = c->request;
+        int64_t seconds = MIN(MAX(request->timeout, INT64_C(0)), STOP_TIMEOUT_MAX_SEC);
+        runtime_v1_CheckpointContainerResponse response = {};
+        Container *k;
+        int r;
+
+        r = cri_find_container(c, request->container_id, &k, error);
+        if (r < 0)
+                return r;
+        r = container_checkpoint(k, request->location, (uint64_t) seconds * USEC_PER_SEC, error);
+        if (r < 0)
+                return r;
+        return CRI_REPLY(c, CheckpointContainerResponse, &response, error);
 }

@@ -248,7 +248,7 @@ static int serve(GrpcCall *call, const void *request, size_t size, void *userdat
         X(RuntimeService, ListPodSandboxStats, DECODED(ListPodSandboxStats), cri_list_pod_sandbox_stats, 0)           \
         X(RuntimeService, StreamPodSandboxStats, DECODED(StreamPodSandboxStats),                                      \
           cri_stream_pod_sandbox_stats, CRI_STREAMS)                                                                  \
-        X(RuntimeService, CheckpointContainer, RAW, NULL, 0)                                                          \
+        X(RuntimeService, CheckpointContainer, DECODED(CheckpointContainer), cri_checkpoint_container, CRI_CHANGES)   \
         X(RuntimeService, ListMetricDescriptors, DECODED(ListMetricDescriptors), cri_list_metric_descriptors, 0)      \
         X(RuntimeService, ListPodSandboxMetrics, DECODED(ListPodSandboxMetrics), cri_list_pod_sandbox_metrics, 0)     \
         X(RuntimeService, StreamPodSandboxMetrics, DECODED(StreamPodSandboxMetrics),                                  \

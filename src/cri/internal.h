@@ -84,6 +84,7 @@ int cri_list_containers(CriCall *c, Error *error);
 int cri_stream_containers(CriCall *c, Error *error);
 int cri_reopen_container_log(CriCall *c, Error *error);
 int cri_update_container_resources(CriCall *c, Error *error);
+int cri_checkpoint_container(CriCall *c, Error *error);
 /* stats.c */
 int cri_container_stats(CriCall *c, Error *error);
 int cri_list_container_stats(CriCall *c, Error *error);

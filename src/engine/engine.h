@@ -188,6 +188,10 @@ typedef struct EngineOps {
         const char *(*container_cgroup)(Engine *e, const char *id);
         /* Whether pods can have user namespaces, with layers in this folder; NULL (the member): no. Doesn't wait. */
         bool (*has_user_namespaces)(Engine *e, const char *layers_path);
+        /* Writes an archive of it, processes and files, to the path location, which must not be there yet; it goes on.
+         * timeout 0: none. Unimplemented where the runtime can't. NULL: as that. */
+        int (*container_checkpoint)(Engine *e, const EngineContainer *c, const char *location, uint64_t timeout_usec,
+                                    Error *error);
         /* Its OCI runtime configuration as JSON, owned by the caller; -ENOENT when there is none. NULL: never. Doesn't
          * wait. */
         int (*container_spec)(Engine *e, const EngineContainer *c, char **ret);

@@ -235,6 +235,10 @@ static int container_find_image(Container *c, Error *error) {
         if (r < 0)
                 return r;
         image = image_store_find(c->manager->images, name);
+        /* As the peers do it. CRIU would give its processes whatever credentials the archive says they had. */
+        if (!image && name[0] == '/')
+                return error_setf(error, GRPC_UNIMPLEMENTED,
+                                  "\"%s\" is a path: containers are not restored from checkpoint archives", name);
         if (!image)
                 return error_setf(error, GRPC_NOT_FOUND, "image \"%s\" is not on this node: pull it first", name);
         c->image = image_ref(image);
@@ -637,6 +641,27 @@ int container_remove(Container *c, Error *error) {
         manager_emit(c->manager, MANAGER_CONTAINER_REMOVED, c->pod, c);
         container_unlink(c);
         return 0;
+}
+
+/* Under the lock: it can neither be stopped nor started meanwhile. */
+int container_checkpoint(Container *c, const char *location, uint64_t timeout_usec, Error *error) {
+        _cleanup_(container_unrefp) _unused_ Container *held = container_ref(c);
+        EnginePod pod;
+        EngineContainer view = container_engine_view(c, &pod);
+        Engine *e = c->manager->engine;
+        int r;
+
+        r = fiber_lock(&c->lock);
+        if (r < 0)
+                return error_set(error, r, "gave up waiting for another operation on container %s", c->id);
+        _cleanup_fiber_unlock_ FiberLock *lock = &c->lock;
+
+        r = container_check_running(c, "make a checkpoint of", error);
+        if (r < 0)
+                return r;
+        if (!e->ops->container_checkpoint)
+                return error_setf(error, GRPC_UNIMPLEMENTED, "the %s engine makes no checkpoints", e->ops->name);
+        return e->ops->container_checkpoint(e, &view, location, timeout_usec, error);
 }
 
 char *container_spec(Container *c) {

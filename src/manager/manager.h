@@ -237,6 +237,8 @@ int container_exec_sync(Container *c, const char *const *argv, uint64_t timeout_
                         Error *error);
 int container_reopen_log(Container *c, Error *error);
 
+/* (fiber) As EngineOps.container_checkpoint. */
+int container_checkpoint(Container *c, const char *location, uint64_t timeout_usec, Error *error);
 /* Its OCI runtime configuration as JSON, owned by the caller; NULL: there is none (any more). */
 char *container_spec(Container *c);
 /* FailedPrecondition: "cannot WHAT container …: it is exited, not running". */

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -155,4 +156,36 @@ func rss(t testing.TB) int {
 	var kib int
 	_, _ = fmt.Sscanf(procStatus(string(data), "VmRSS"), "%d", &kib)
 	return kib
+}
+
+// A unit that an administrator froze: the command waits, and nobody else does.
+func TestExecSyncInAFrozenContainer(t *testing.T) {
+	leavesNothing(t)
+	daemonStays(t)
+	p := runPod(t)
+	c := p.run()
+	command(t, "systemctl", "freeze", c.unit())
+	refused(t, rt.ExecSync, &cri.ExecSyncRequest{ContainerId: c.id, Cmd: []string{"true"}, Timeout: 1}, codes.DeadlineExceeded)
+	done := make(chan error, 1)
+	go func() {
+		_, err := rt.ExecSync(context.Background(), &cri.ExecSyncRequest{ContainerId: c.id, Cmd: []string{"true"}})
+		done <- err
+	}()
+	equal(t, "meanwhile", p.output("echo else"), "else\n")
+	select {
+	case err := <-done:
+		t.Errorf("it did not wait: %v", err)
+	default:
+	}
+	command(t, "systemctl", "thaw", c.unit())
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	command(t, "systemctl", "freeze", c.unit())
+	go func() {
+		_, err := rt.ExecSync(context.Background(), &cri.ExecSyncRequest{ContainerId: c.id, Cmd: []string{"true"}})
+		done <- err
+	}()
+	c.stop(0)
+	checkRefusal(t, <-done, codes.FailedPrecondition)
 }

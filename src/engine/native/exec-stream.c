@@ -270,7 +270,9 @@ int native_container_exec(Engine *engine, const EngineContainer *c, const Engine
         r = exec_cgroup_make(n, c, &x.cgroup, error);
         if (r < 0)
                 return r;
-        r = run(&x, &end);
+        r = exec_cgroup_wait_thawed(n, &x.cgroup, /* timeout_usec= */ 0, error);
+        if (r >= 0)
+                r = run(&x, &end);
         exec_cgroup_remove(&x.cgroup, r < 0);
         if (r < 0)
                 return r;

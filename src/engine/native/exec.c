@@ -2,7 +2,10 @@
  * so that its end can be made the end of all it started. */
 
 #include <fcntl.h>
+#include <poll.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 #include <sys/stat.h>
 
 #include "basic/file-util.h"
@@ -125,6 +128,44 @@ int exec_cgroup_make(NativeContainer *n, const EngineContainer *c, ExecCgroup *g
         if (n->runtime->type != NATIVE_RUNTIME_CRUN)
                 g->pid_file = strprintf("%s/%s.pid", c->run_directory, g->name);
         return g->path && (n->runtime->type == NATIVE_RUNTIME_CRUN || g->pid_file) ? 0 : error_oom(error);
+}
+
+int exec_cgroup_wait_thawed(const NativeContainer *n, const ExecCgroup *g, uint64_t timeout_usec, Error *error) {
+        uint64_t until = timeout_usec > 0 ? now_usec(CLOCK_MONOTONIC) + timeout_usec : USEC_INFINITY;
+        _cleanup_close_ int fd = openat(g->fd, "cgroup.events", O_RDONLY | O_CLOEXEC), pidfd = -1, set = -1;
+        struct epoll_event changed = { .events = EPOLLPRI }, end = { .events = EPOLLIN };
+        char text[256];
+        ssize_t size;
+        int r;
+
+        /* An empty cgroup below one that is being frozen is frozen. */
+        while ((size = fd < 0 ? -1 : pread(fd, text, sizeof text - 1, 0)) >= 0) {
+                uint64_t now = now_usec(CLOCK_MONOTONIC);
+
+                text[size] = 0;
+                if (!strstr(text, "frozen 1"))
+                        return 0;
+                if (set < 0) {
+                        /* That the container ends is seen from its process: a cgroup's removal wakes nobody. */
+                        pidfd = pidfd_open(n->state.pid, 0);
+                        set = epoll_create1(EPOLL_CLOEXEC);
+                        if (pidfd < 0 || set < 0 || epoll_ctl(set, EPOLL_CTL_ADD, fd, &changed) < 0 ||
+                            epoll_ctl(set, EPOLL_CTL_ADD, pidfd, &end) < 0)
+                                break;
+                }
+                r = now < until ? fiber_wait_fd(set, EPOLLIN, until == USEC_INFINITY ? USEC_INFINITY : until - now)
+                                : -ETIMEDOUT;
+                if (r == -ETIMEDOUT)
+                        return error_setf(error, GRPC_DEADLINE_EXCEEDED,
+                                          "the container is frozen, and the command could not begin within %llu ms",
+                                          (unsigned long long) (timeout_usec / USEC_PER_MSEC)),
+                               -ETIMEDOUT;
+                if (r < 0)
+                        return error_set(error, r, "gave up waiting for the container, which is frozen");
+                if (poll(&(struct pollfd) { .fd = pidfd, .events = POLLIN }, 1, 0) > 0)
+                        break;
+        }
+        return error_setf(error, GRPC_FAILED_PRECONDITION, "the container has ended");
 }
 
 /* What the command left running in the background goes on in the container's own cgroup. */
@@ -300,6 +341,11 @@ int native_container_exec_sync(Engine *engine, const EngineContainer *c, const c
                 r = exec_arguments(e, c, n, &g, /* console= */ NULL, &runtime_argv, error);
         if (r < 0)
                 return r;
+        r = exec_cgroup_wait_thawed(n, &g, timeout_usec, error);
+        if (r < 0) {
+                exec_cgroup_remove(&g, /* kill= */ true);
+                return r;
+        }
         r = process_run(&(ProcessOptions) {
                                 .argv = p.pidfd >= 0 ? direct_argv : (const char *const *) runtime_argv,
                                 .output_max = ENGINE_EXEC_OUTPUT_MAX,

@@ -14,6 +14,10 @@ typedef struct ExecCgroup {
 
 void exec_cgroup_done(ExecCgroup *g);
 int exec_cgroup_make(NativeContainer *n, const EngineContainer *c, ExecCgroup *g, Error *error);
+/* (fiber) Waits while the container is frozen (a checkpoint is made, or somebody froze its unit): a process born into a
+ * frozen cgroup doesn't come as far as its execve(2), and this one would wait for that, with all its loop. timeout 0: none.
+ */
+int exec_cgroup_wait_thawed(const NativeContainer *n, const ExecCgroup *g, uint64_t timeout_usec, Error *error);
 /* kill: whatever is in it dies; else it goes on in the container's own cgroup. (fiber) */
 void exec_cgroup_remove(ExecCgroup *g, bool kill);
 /* What a daemon that was killed had executed in a container: nobody can have its output, or its end, any more. */

@@ -70,7 +70,7 @@ struct NativeEngine {
         Runtime *runtimes; /* the default first */
         size_t n_runtimes;
         Runtime exec_program; /* rktlet-exec, which needs what crun needs: a file that nobody can write to */
-        char *pod_path, *create_path, *run_directory, *crun_root, *scratch;
+        char *pod_path, *create_path, *checkpoint_path, *run_directory, *crun_root, *scratch;
         size_t log_line_max;
         uint64_t unit_stop_timeout_usec;
         uint64_t capabilities; /* what PID 1 may hand out */
@@ -174,6 +174,10 @@ int native_pod_cgroup(Engine *e, const EnginePod *pod, char **ret);
 const char *native_container_cgroup(Engine *e, const char *id);
 int native_container_spec(Engine *e, const EngineContainer *c, char **ret);
 int native_container_layer_usage(Engine *e, const EngineContainer *c, TreeUsage *ret, Error *error);
+
+/* checkpoint.c */
+int native_container_checkpoint(Engine *e, const EngineContainer *c, const char *location, uint64_t timeout_usec,
+                                Error *error);
 
 /* exec.c */
 int native_container_exec_sync(Engine *e, const EngineContainer *c, const char *const *argv, uint64_t timeout_usec,

@@ -231,6 +231,7 @@ static Engine *native_free(Engine *engine) {
         runtime_done(&e->exec_program);
         free(e->pod_path);
         free(e->create_path);
+        free(e->checkpoint_path);
         free(e->run_directory);
         free(e->crun_root);
         free(e->scratch);
@@ -302,6 +303,7 @@ static const EngineOps native_ops = {
         .container_reopen_log = native_container_reopen_log,
         .container_update = native_container_update,
         .container_cgroup = native_container_cgroup,
+        .container_checkpoint = native_container_checkpoint,
         .container_spec = native_container_spec,
         .container_layer_usage = native_container_layer_usage,
         .has_user_namespaces = has_user_namespaces,
@@ -362,10 +364,11 @@ int native_engine_new(sd_event *event, Systemd *systemd, const NativeEngineConfi
         e->pod_path = strprintf("%s/rktlet-pod", config->libexec_path);
         e->create_path = strprintf("%s/rktlet-create", config->libexec_path);
         exec_path = strprintf("%s/rktlet-exec", config->libexec_path);
+        e->checkpoint_path = strprintf("%s/rktlet-checkpoint", config->libexec_path);
         e->run_directory = strdup(config->run_directory);
         e->crun_root = strprintf("%s/crun", config->run_directory);
         e->scratch = strprintf("%s/scratch", config->run_directory);
-        if (!e->pod_path || !e->create_path || !exec_path || !e->run_directory || !e->crun_root || !e->scratch ||
+        if (!e->pod_path || !e->create_path || !e->checkpoint_path || !exec_path || !e->run_directory || !e->crun_root || !e->scratch ||
             runtime_init(&e->exec_program, "", exec_path, "", NATIVE_RUNTIME_CRUN) < 0)
                 return error_oom(error);
         r = look_at_pid_1(e, error);
