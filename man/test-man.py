@@ -58,6 +58,13 @@ for program in sys.argv[3:]:
     commands = set(re.findall(r"^  ([a-z][a-z-]+)", help_text, re.M))
     check(f"the page of {name} has each command", {c for c in commands if not re.search(rf"^\.BI? {c}", text, re.M)})
 
+ids = set(re.findall(r'"MESSAGE_ID=([0-9a-f]{32})"', (root / "src/basic/message-id.h").read_text()))
+explained = re.findall(r"^-- ([0-9a-f]{32})$", (root / "units/rktlet.catalog").read_text(), re.M)
+check("the catalog explains each message ID, once", ids ^ set(explained), {i for i in explained if explained.count(i) > 1})
+pages = {f"{n.stem}({n.suffix[1:]})" for n in man.glob("*.[1578]")}
+check("the catalog names pages that there are",
+      set(re.findall(r"man:(\S+)", (root / "units/rktlet.catalog").read_text())) - pages)
+
 # The live introspection is compared in test/e2e; this is sooner, and tells where. Each object has a part of the page.
 dbus = page("org.rktlet1.5")
 for source in sorted((root / "src/bus").glob("*.c")):

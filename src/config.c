@@ -199,6 +199,18 @@ static void print_time(const Setting *s, const void *field, FILE *f) {
 }
 
 /* With K, M or G for powers of 1024. */
+static int parse_boolean(const Setting *s, const char *value, void *field) {
+        int r = parse_bool(value);
+
+        if (r >= 0)
+                *(uint64_t *) field = (uint64_t) r;
+        return r;
+}
+
+static void print_boolean(const Setting *s, const void *field, FILE *f) {
+        fputs(*(const uint64_t *) field ? "yes" : "no", f);
+}
+
 static int parse_number(const Setting *s, const char *value, void *field) {
         static const char suffixes[] = "KMG";
         _cleanup_free_ char *digits = strdup(value);
@@ -307,6 +319,9 @@ static const Setting settings[] = {
         PATH("Engine", "LibexecDirectory", libexec_directory, RKTLET_LIBEXECDIR),
         TIME("Engine", "UnitStopTimeoutSec", unit_stop_timeout_usec, "10s", 100 * USEC_PER_MSEC, 3600 * USEC_PER_SEC),
         NUMBER("Engine", "LogLineMax", log_line_max, "16384", 256, 1024 * 1024, "a number of bytes from 256 to 1M"),
+        { "Engine", "LogToJournal", parse_boolean, print_boolean, FIELD(log_to_journal), "no", .expected = "yes or no" },
+        TIME("Engine", "JournalRateLimitIntervalSec", journal_interval_usec, "30s", 0, 24 * 3600 * USEC_PER_SEC),
+        NUMBER("Engine", "JournalRateLimitBurst", journal_burst, "10000", 0, UINT32_MAX, "a number of lines"),
         PATH("Rkt", "RktPath", rkt_path, "/usr/bin/rkt"),
         PATH("Rkt", "RktDirectory", rkt_directory, "/var/lib/rktlet/rkt"),
         { "Rkt", "RktStage1Name", parse_name, print_string, FIELD(rkt_stage1_name), "",

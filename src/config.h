@@ -22,6 +22,8 @@ typedef struct Config {
         char *engine;           /* "native" or "rkt" */
         char *crun, *libexec_directory;
         uint64_t unit_stop_timeout_usec;
+        uint64_t log_to_journal; /* 0 or 1 */
+        uint64_t journal_interval_usec, journal_burst;
         uint64_t log_line_max;  /* bytes */
         /* [Runtime NAME] */
         ConfigRuntimes runtimes;

@@ -18,6 +18,7 @@
 #include "basic/kill-point.h"
 #include "basic/leftover.h"
 #include "basic/log.h"
+#include "basic/message-id.h"
 #include "basic/string-util.h"
 #include "bus/bus.h"
 #include "checker.h"
@@ -501,6 +502,9 @@ static int make_engine(Daemon *d, const RktConfig *rkt, Error *error) {
                                          .run_directory = c->run_directory,
                                          .max_container_log_line = (int) c->log_line_max,
                                          .unit_stop_timeout_usec = c->unit_stop_timeout_usec,
+                                         .log_to_journal = c->log_to_journal,
+                                         .journal_interval_usec = c->journal_interval_usec,
+                                         .journal_burst = (uint32_t) c->journal_burst,
                                  },
                                  &events, &d->engine, error);
 }
@@ -611,7 +615,7 @@ static int wait_fiber(void *userdata) {
         pods = HASH_COUNT(d->manager->pods);
         containers = HASH_COUNT(d->manager->containers);
         bus_set_loaded(d->bus);
-        log_info("Serving on %s: systemd %s, %u pods and %u containers found", d->config.socket,
+        log_struct(LOG_INFO, ((const char *const[]) { MESSAGE_READY, NULL }), "Serving on %s: systemd %s, %u pods and %u containers found", d->config.socket,
                  strempty(systemd_version(d->systemd)), pods, containers);
         (void) sd_notifyf(false, "READY=1\nSTATUS=Serving on %s; %u pods and %u containers were there at the start",
                           d->config.socket, pods, containers);

@@ -4,6 +4,7 @@
 
 #include "basic/kill-point.h"
 #include "basic/log.h"
+#include "basic/message-id.h"
 #include "cri/internal.h"
 
 int cri_new(Manager *manager, Cri **ret) {
@@ -134,30 +135,42 @@ static int failure_level(const CriCall *c, int r, const Error *error) {
         return LOG_WARNING;
 }
 
-static void log_end(const CriCall *c, int r, const Error *error, uint64_t begin_usec) {
-        char pod[sizeof "POD_ID=" + ID_LENGTH], container[sizeof "CONTAINER_ID=" + ID_LENGTH], method[64];
-        uint64_t msec = (now_usec(CLOCK_MONOTONIC) - begin_usec) / USEC_PER_MSEC;
-        const char *fields[4] = { method };
-        size_t n = 1;
-        int level = r >= 0 ? LOG_INFO : failure_level(c, r, error);
+/* The request, and whom it was about; by the ID alone once that is gone. */
+static int log_fields(const CriCall *c, bool failed, char ***ret) {
+        Container *k = NULL;
+        Pod *p = NULL;
+        int r;
 
-        if (r >= 0 && !(c->method->flags & CRI_CHANGES))
+        r = strv_extendf(ret, "CRI_METHOD=%s", c->method->name);
+        if (r >= 0 && failed)
+                r = strv_extend(ret, MESSAGE_CALL_FAILED);
+        if (c->container_id[0])
+                HASH_FIND(hh, c->manager->containers, c->container_id, ID_LENGTH, k);
+        if (c->pod_id[0])
+                HASH_FIND(hh, c->manager->pods, c->pod_id, ID_LENGTH, p);
+        if (r >= 0 && (k || p))
+                return log_fields_of(k ? k->pod : p, k, ret);
+        if (r >= 0 && c->pod_id[0])
+                r = strv_extendf(ret, "POD_ID=%s", c->pod_id);
+        if (r >= 0 && c->container_id[0])
+                r = strv_extendf(ret, "CONTAINER_ID=%s", c->container_id);
+        return r;
+}
+
+static void log_end(const CriCall *c, int r, const Error *error, uint64_t begin_usec) {
+        uint64_t msec = (now_usec(CLOCK_MONOTONIC) - begin_usec) / USEC_PER_MSEC;
+        int level = r >= 0 ? LOG_INFO : failure_level(c, r, error);
+        _cleanup_strv_free_ char **fields = NULL;
+
+        if ((r >= 0 && !(c->method->flags & CRI_CHANGES)) || level > log_get_max_level())
                 return;
-        (void) snprintf(method, sizeof method, "CRI_METHOD=%s", c->method->name);
-        if (c->pod_id[0]) {
-                (void) snprintf(pod, sizeof pod, "POD_ID=%s", c->pod_id);
-                fields[n++] = pod;
-        }
-        if (c->container_id[0]) {
-                (void) snprintf(container, sizeof container, "CONTAINER_ID=%s", c->container_id);
-                fields[n++] = container;
-        }
+        (void) log_fields(c, r < 0 && r != -ECANCELED, &fields);
         if (r >= 0)
-                log_struct(level, fields, "%s%s%s: done in %" PRIu64 " ms", c->method->name, c->subject ? ", " : "",
-                           strempty(c->subject), msec);
+                log_struct(level, (const char *const *) fields, "%s%s%s: done in %" PRIu64 " ms", c->method->name,
+                           c->subject ? ", " : "", strempty(c->subject), msec);
         else
-                log_struct(level, fields, "%s%s%s: failed after %" PRIu64 " ms: %s", c->method->name,
-                           c->subject ? ", " : "", strempty(c->subject), msec,
+                log_struct(level, (const char *const *) fields, "%s%s%s: failed after %" PRIu64 " ms: %s",
+                           c->method->name, c->subject ? ", " : "", strempty(c->subject), msec,
                            error->message ? error->message : strerror(-r));
 }
 

@@ -15,6 +15,9 @@ static int stub_result(Error *error, const char *text) {
 int manager_wait_loaded(Manager *m, Error *error) {
         return stub.loaded < 0 ? error_setf(error, GRPC_UNAVAILABLE, "still loading") : 0;
 }
+int log_fields_of(const Pod *p, const Container *c, char ***fields) {
+        return strv_extendf(fields, "POD_ID=%s", p->id);
+}
 int manager_find_pod(Manager *m, const char *id, Pod **ret, Error *error) {
         if (isempty(id) || streq(id, "ambiguous"))
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "bad pod ID \"%s\"", id);

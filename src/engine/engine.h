@@ -222,6 +222,9 @@ typedef struct NativeEngineConfig {
         const char *libexec_path;    /* folder of rktlet-pod, rktlet-create and rktlet-exec */
         const char *run_directory;   /* /run/rktlet */
         int max_container_log_line;  /* bytes of a log line before it is split; 0: 16384 */
+        bool log_to_journal;         /* containers' output, beside their log files */
+        uint64_t journal_interval_usec; /* of each pod: not more than so many lines (0: any number) in this time */
+        uint32_t journal_burst;
         uint64_t unit_stop_timeout_usec; /* grace of a container that systemd stops: at shutdown, by systemctl; 0: 10 s */
 } NativeEngineConfig;
 

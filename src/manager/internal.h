@@ -40,6 +40,9 @@ void container_set_exited(Container *c, uint64_t finished_usec, int exit_code, c
 void status_note_event(Manager *m, ManagerEvent event, Pod *pod);
 void status_done(Manager *m);
 
+/* journal.c */
+void journal_note_event(ManagerEvent event, const Pod *pod, const Container *container);
+
 /* resources.c: what UpdateContainerResources and UpdatePodSandboxResources left is put over the request. */
 void container_load_resources(Container *c);
 void pod_load_resources(Pod *p);

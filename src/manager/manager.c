@@ -114,6 +114,7 @@ void manager_unsubscribe(Manager *m, ManagerSubscription *subscription) {
 
 void manager_emit(Manager *m, ManagerEvent event, Pod *pod, Container *container) {
         status_note_event(m, event, pod);
+        journal_note_event(event, pod, container);
         m->event_usec = now_usec(CLOCK_REALTIME);
         for (ManagerSubscription *s = m->subscriptions, *next; s; s = next) {
                 next = s->next;

@@ -193,6 +193,9 @@ int manager_wait_loaded(Manager *m, Error *error);
 void manager_subscribe(Manager *m, ManagerSubscription *subscription); /* owned by the caller */
 void manager_unsubscribe(Manager *m, ManagerSubscription *subscription);
 
+/* POD_NAME= and so on, and of a container (may be NULL) CONTAINER_…, for log_struct(). 0 or -ENOMEM. */
+int log_fields_of(const Pod *p, const Container *c, char ***fields);
+
 /* By ID or unambiguous prefix. Borrowed. NotFound, or InvalidArgument for an ambiguous or empty one. Pods and containers
  * still being made are not found. */
 int manager_find_pod(Manager *m, const char *id, Pod **ret, Error *error);

@@ -7,6 +7,7 @@
 
 #include "pod/pod-attach.h"
 #include "pod/pod-control.h"
+#include "pod/pod-journal.h"
 #include "pod/pod-mount.h"
 #include "pod/pod-notify.h"
 
@@ -164,7 +165,7 @@ bool control_is_waiting(void) {
 
 static void request_run(Connection *c, const PodRequest *q, const char *id, const char *path, int *fds) {
         bool about_container = (q->operation >= POD_REOPEN_LOG && q->operation <= POD_REMOVE_STREAMS) ||
-                               q->operation == POD_ATTACH;
+                               q->operation == POD_ATTACH || q->operation == POD_JOURNAL;
         int r = 0, i = about_container ? container_find(id) : -1;
         Text words = {};
 
@@ -203,6 +204,9 @@ static void request_run(Connection *c, const PodRequest *q, const char *id, cons
                 break;
         case POD_STATUS:
                 notify_status(NULL, path, 0);
+                break;
+        case POD_JOURNAL:
+                r = journal_begin((uint32_t) i, path, &words);
                 break;
         case POD_ATTACH:
                 r = attach_add(c->fd, (uint32_t) i, q->flags, &words);

@@ -138,6 +138,9 @@ int pump_map(Text *why) {
                 return -ENODATA;
         if (pump.staging_read < 0 || pump.staging_write < 0)
                 return fail(why, -EBADF, "the staging pipe did not come back", NULL);
+        r = SYS(ftruncate, pump.state_fd, sizeof(State));
+        if (r < 0)
+                return fail(why, r, "cannot size the state memory", NULL);
         r = pump_make_map(why);
         if (r < 0)
                 return r;

@@ -1,7 +1,7 @@
 #pragma once
 /* What is said between the daemon and a pod process, and how its unit has to be set up.
  *
- *     rktlet-pod --socket=PATH [--run-directory=/run/rktlet] [--net] [--ipc] [--uts [--hostname=H] [--domainname=D]]
+ *     rktlet-pod --socket=PATH [--run-directory=/run/rktlet] [--journal=/run/systemd/journal/socket] [--net] [--ipc] [--uts [--hostname=H] [--domainname=D]]
  *                [--pid] [--sysctl=NAME=VALUE]... [--uid-map=INSIDE:OUTSIDE:COUNT... --gid-map=INSIDE:OUTSIDE:COUNT...]
  *
  * The unit: Type=notify, NotifyAccess=main, KillMode=process, Restart=on-abnormal, RestartSec=0, StartLimitIntervalSec=0,

@@ -4,7 +4,7 @@
  * inside any system call, leaves something that recovery can finish.
  *
  * The program on disk may have been replaced meanwhile: a newer one must read what older ones have left. So this layout
- * only ever grows into what is reserved, or STATE_VERSION changes together with code that converts. */
+ * only ever grows into what is reserved and at its end, or STATE_VERSION changes together with code that converts. */
 
 #include "pod/pod-protocol.h"
 #include "pod/sys.h"
@@ -18,6 +18,7 @@
 #define BUFFER_SIZE (512U * 1024U)
 #define N_STREAMS (POD_CONTAINERS_MAX * 2)
 #define PATH_INLINE 383
+#define JOURNAL_NAME_MAX 63
 
 enum StreamPhase {
         PHASE_IDLE,
@@ -61,7 +62,9 @@ typedef struct ContainerRecord {
         uint64_t inode[_POD_PIPES_MAX / 2]; /* of the pipes of stdin, stdout, stderr: tells them apart */
         StreamRecord stream[2];  /* stdout (or the terminal), stderr */
         char id[POD_ID_MAX + 1];
-        uint64_t reserved[4];
+        uint32_t journal;        /* 1: its lines go to the journal, too, under journal_name */
+        uint32_t reserved_too;
+        uint64_t reserved[3];
         char path[PATH_INLINE + 1]; /* when it is short enough, as nearly all are */
 } ContainerRecord;
 
@@ -76,6 +79,8 @@ typedef struct State {
         ContainerRecord container[POD_CONTAINERS_MAX];
         char long_path[POD_CONTAINERS_MAX][POD_PATH_MAX + 1];
         char buffer[N_STREAMS][BUFFER_SIZE] __attribute__((__aligned__(4096)));
+        /* Grown at the end: a file that is shorter is made longer. */
+        char journal_name[POD_CONTAINERS_MAX][JOURNAL_NAME_MAX + 1];
 } State;
 
 /* Orders stores to the state, for the one who reads it after a kill: a compiler's matter only, the kernel's memory is

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "pod/pod-attach.h"
+#include "pod/pod-journal.h"
 #include "pod/pod-notify.h"
 #include "pod/pod-stream.h"
 
@@ -224,6 +225,18 @@ static int output_put(Output *o, const char *p, size_t n) {
         }
 }
 
+/* What was just written to the log, to the journal. */
+static void stream_tell_journal(uint32_t index, const char *p, size_t n, bool flush) {
+        size_t line_max = pump.state->container[index / 2].line_max;
+        Piece piece;
+
+        while (piece_next(p, n, line_max, flush, &piece)) {
+                journal_line(index, p, piece.size - piece.newline, piece.full);
+                p += piece.size;
+                n -= piece.size;
+        }
+}
+
 /* The WRITING phase; `skip` bytes of what it makes are in the file already. */
 static int stream_write_lines(uint32_t index, uint64_t skip) {
         StreamRecord *r = stream_record(index);
@@ -262,6 +275,8 @@ static int stream_write_lines(uint32_t index, uint64_t skip) {
         q = output_flush(&output);
         if (q < 0)
                 return q;
+        if (journal_wants(index))
+                stream_tell_journal(index, stream_buffer(index) + start, word_size(r->word), flush);
 
         commit(&r->word, word_make(PHASE_IDLE, (uint64_t) (p - pump.state->buffer[r->buffer - 1]), left));
         stream_settle(index);

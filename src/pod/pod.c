@@ -13,6 +13,7 @@
 
 #include "pod/pod-attach.h"
 #include "pod/pod-control.h"
+#include "pod/pod-journal.h"
 #include "pod/pod-log.h"
 #include "pod/pod-namespace.h"
 #include "pod/pod-notify.h"
@@ -47,6 +48,7 @@ static int options_parse(PodOptions *o, int argc, char **argv, Text *why) {
         int r;
 
         o->run_directory = "/run/rktlet";
+        journal_set_path("/run/systemd/journal/socket");
 
         for (int i = 1; i < argc; i++) {
                 const char *value;
@@ -63,6 +65,8 @@ static int options_parse(PodOptions *o, int argc, char **argv, Text *why) {
                         o->socket = value;
                 else if ((value = startswith(argv[i], "--run-directory=")))
                         o->run_directory = value;
+                else if ((value = startswith(argv[i], "--journal=")))
+                        journal_set_path(value);
                 else if ((value = startswith(argv[i], "--hostname=")))
                         o->hostname = value;
                 else if ((value = startswith(argv[i], "--domainname=")))

@@ -6,7 +6,10 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #include "basic/test.h"
@@ -553,9 +556,91 @@ static void test_memory_is_given_back(void) {
         free(text);
 }
 
+static void expect_entry(int fd, const char *const *parts) {
+        char data[70000];
+        ssize_t n = recv(fd, data, sizeof data - 1, 0);
+
+        CHECK(n > 0);
+        data[n] = 0;
+        for (; *parts; parts++)
+                if (!strstr(data, *parts)) {
+                        fprintf(stderr, "no %s in %.300s\n", *parts, data);
+                        CHECK(false);
+                }
+}
+
+static int journal_listen(const char *path, int flags) {
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | flags, 0);
+
+        CHECK(snprintf(address.sun_path, sizeof address.sun_path, "%s", path) > 0);
+        CHECK(fd >= 0 && bind(fd, (struct sockaddr *) &address, sizeof address) == 0);
+        CHECK(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval) { .tv_sec = 10 }, sizeof(struct timeval)) == 0);
+        return fd;
+}
+
+/* Beside the log file, and also after the process was started again; a journal that is gone is no matter. */
+static void test_lines_go_to_the_journal(void) {
+        char option[160], words[POD_WORDS_MAX + 1], line[21000];
+        const char *args[] = { option, NULL };
+        char *path, *socket_path;
+        Harness h;
+        Pipes p;
+        int fd;
+
+        harness_init(&h, args);
+        socket_path = path_in(&h, "journal");
+        CHECK(snprintf(option, sizeof option, "--journal=%s", socket_path) > 0);
+        fd = journal_listen(socket_path, 0);
+        harness_start(&h);
+        path = path_in(&h, "a.log");
+        pipes_open(&p, false);
+        CHECK_EQ(harness_request(&h, POD_ADD_STREAMS, "a", path, 0, p.fds, NULL), 0);
+        CHECK_EQ(harness_request(&h, POD_JOURNAL, "b", "name", 0, NULL, words), -ENOENT);
+        CHECK_EQ(harness_request(&h, POD_JOURNAL, "a", "web", 0, NULL, NULL), 0);
+
+        put(p.fds[POD_STDOUT_WRITE], "one\ntwo\n", 8);
+        expect_entry(fd, (const char *[]) { "MESSAGE=one\n", "\nPRIORITY=6\n", "\nSYSLOG_IDENTIFIER=web\n",
+                                            "\nCONTAINER_NAME=web\n", "\nCONTAINER_ID=a\n", "\nCONTAINER_STREAM=stdout\n",
+                                            "\nOBJECT_SYSTEMD_UNIT=rktlet-ctr-a.service\n", NULL });
+        expect_entry(fd, (const char *[]) { "MESSAGE=two\n", NULL });
+        put(p.fds[POD_STDERR_WRITE], "bad\n", 4);
+        expect_entry(fd, (const char *[]) { "MESSAGE=bad\n", "\nPRIORITY=3\n", "\nCONTAINER_STREAM=stderr\n", NULL });
+
+        /* Done with it: otherwise it may come once more. */
+        CHECK_EQ(harness_request(&h, POD_DRAIN, "a", NULL, 0, NULL, NULL), 0);
+        harness_kill(&h);
+        harness_start(&h);
+        memset(line, 'x', sizeof line - 1);
+        line[sizeof line - 1] = '\n';
+        put(p.fds[POD_STDOUT_WRITE], line, sizeof line);
+        expect_entry(fd, (const char *[]) { "MESSAGE=xxx", "\nCONTAINER_PARTIAL_MESSAGE=true\n", "=web\n", NULL });
+        expect_entry(fd, (const char *[]) { "MESSAGE=xxx", NULL });
+
+        CHECK_EQ(close(fd), 0);
+        put(p.fds[POD_STDOUT_WRITE], "three\n", 6);
+        put(p.fds[POD_STDOUT_WRITE], "four\n", 5);
+        CHECK_EQ(harness_request(&h, POD_DRAIN, "a", NULL, 0, NULL, NULL), 0);
+        CHECK(file_size(path) > (off_t) sizeof line);
+        CHECK_EQ(harness_request(&h, POD_REMOVE_STREAMS, "a", NULL, 0, NULL, NULL), 0);
+
+        /* The next one in its place is not told of. */
+        path = path_in(&h, "b.log");
+        CHECK_EQ(harness_request(&h, POD_ADD_STREAMS, "b", path, 0, p.fds, NULL), 0);
+        CHECK_EQ(unlink(socket_path), 0);
+        fd = journal_listen(socket_path, SOCK_NONBLOCK);
+        put(p.fds[POD_STDOUT_WRITE], "five\n", 5);
+        CHECK_EQ(harness_request(&h, POD_DRAIN, "b", NULL, 0, NULL, NULL), 0);
+        CHECK(recv(fd, line, sizeof line, 0) < 0 && errno == EAGAIN);
+        close(fd);
+        pipes_close(&p);
+        harness_done(&h);
+}
+
 int main(void) {
         static const TestCase cases[] = {
                 TEST_CASE(test_lines_are_split_and_flushed),
+                TEST_CASE(test_lines_go_to_the_journal),
                 TEST_CASE(test_kill_at_each_system_call),
                 TEST_CASE(test_kill_at_each_system_call_of_a_request),
                 TEST_CASE(test_kill_at_random_under_load),

@@ -72,7 +72,9 @@ struct NativeEngine {
         Runtime exec_program; /* rktlet-exec, which needs what crun needs: a file that nobody can write to */
         char *pod_path, *create_path, *checkpoint_path, *run_directory, *crun_root, *scratch;
         size_t log_line_max;
-        uint64_t unit_stop_timeout_usec;
+        uint64_t unit_stop_timeout_usec, journal_interval_usec;
+        uint32_t journal_burst;
+        bool log_to_journal;
         uint64_t capabilities; /* what PID 1 may hand out */
         int oom_score_adj_min;
         int user_namespaces; /* 1: they can be had, -1: not, 0: not looked at yet */

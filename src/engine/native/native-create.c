@@ -154,6 +154,23 @@ static int accept_console(Creation *k) {
         return 0;
 }
 
+/* A pod's process that is older than the daemon can't; its log file is what counts. */
+static int log_to_journal(Creation *k, const char *socket_path) {
+        const char *name = strempty(k->c->config->metadata.name);
+        _cleanup_error_ Error error = ERROR_INIT;
+        int r;
+
+        r = pod_client_journal(socket_path, k->c->id, isempty(name) ? "container" : name, &error);
+        if (r == -ECANCELED || r == -ETIME) {
+                error_move(k->error, &error);
+                return r;
+        }
+        if (r < 0)
+                log_warning("The output of container %s does not go to the journal: %s", k->c->id,
+                            strempty(error.message));
+        return 0;
+}
+
 static int hand_over_streams(Creation *k) {
         const PodStreams streams = {
                 .container_id = k->c->id,
@@ -176,7 +193,9 @@ static int hand_over_streams(Creation *k) {
         /* Something is there that is no file of ours. */
         if ((r == -ELOOP || r == -EISDIR || r == -ENOTDIR || r == -ENXIO) && error_is_set(k->error))
                 k->error->code = GRPC_FAILED_PRECONDITION;
-        return r < 0 ? error_prefix(k->error, r, "cannot log the output of container %s", k->c->id) : 0;
+        if (r < 0)
+                return error_prefix(k->error, r, "cannot log the output of container %s", k->c->id);
+        return k->engine->log_to_journal && k->c->log_path ? log_to_journal(k, socket_path) : 0;
 }
 
 /* --- root and configuration -------------------------------------------------------------------------------------- */

@@ -379,6 +379,10 @@ static int pod_properties(NativeEngine *e, const EnginePod *pod, UnitProperties 
         (void) unit_properties_add_bool(p, "IOAccounting", true);
         (void) unit_properties_add_string(p, "SyslogIdentifier", identifier);
         (void) unit_properties_add_log_fields(p, fields);
+        if (e->log_to_journal) {
+                (void) unit_properties_add_u64(p, "LogRateLimitIntervalUSec", e->journal_interval_usec);
+                (void) unit_properties_add_u32(p, "LogRateLimitBurst", e->journal_burst);
+        }
         if (e->oom_score_adj_min <= POD_OOM_SCORE_ADJ)
                 (void) unit_properties_add_i32(p, "OOMScoreAdjust", POD_OOM_SCORE_ADJ);
         *ret = TAKE_PTR(p);

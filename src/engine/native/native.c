@@ -358,6 +358,9 @@ int native_engine_new(sd_event *event, Systemd *systemd, const NativeEngineConfi
         e->exec_program.fd = -1;
         e->event = sd_event_ref(event);
         e->systemd = systemd;
+        e->log_to_journal = config->log_to_journal;
+        e->journal_interval_usec = config->journal_interval_usec;
+        e->journal_burst = config->journal_burst;
         e->unit_stop_timeout_usec = config->unit_stop_timeout_usec > 0 ? config->unit_stop_timeout_usec
                                                                        : UNIT_STOP_DEFAULT_USEC;
         e->log_line_max = config->max_container_log_line > 0 ? (size_t) config->max_container_log_line : 0;

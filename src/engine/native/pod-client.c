@@ -223,6 +223,12 @@ int pod_client_sysctl(const char *socket_path, const char *assignment, Error *er
         return call_run(socket_path, &c, error);
 }
 
+int pod_client_journal(const char *socket_path, const char *container_id, const char *name, Error *error) {
+        Call c = call_make(POD_JOURNAL, container_id, name);
+
+        return call_run(socket_path, &c, error);
+}
+
 int pod_client_status(const char *socket_path, const char *text, Error *error) {
         Call c = call_make(POD_STATUS, NULL, text);
 

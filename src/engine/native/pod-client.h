@@ -43,6 +43,9 @@ int pod_client_unmount(const char *socket_path, const char *target, Error *error
  * others are arguments of the process). Only of a namespace that the pod has for itself, else -EPERM. */
 int pod_client_sysctl(const char *socket_path, const char *assignment, Error *error);
 
+/* The container's lines go to the journal from now on, too, under this name. */
+int pod_client_journal(const char *socket_path, const char *container_id, const char *name, Error *error);
+
 /* What the unit's status text says from now on, until the process is started again. */
 int pod_client_status(const char *socket_path, const char *text, Error *error);
 
