@@ -351,6 +351,27 @@ static int call_get_all(FakeSystemd *f, sd_bus_message *m) {
         return 1;
 }
 
+static int call_get(FakeSystemd *f, sd_bus_message *m) {
+        const char *interface, *name, *object = sd_bus_message_get_path(m);
+        uint32_t pid = 0;
+
+        CHECK(sd_bus_message_read(m, "ss", &interface, &name) >= 0);
+        if (!streq(name, "MainPID")) {
+                reply(m, "v", "s", "252 (fake)");
+                return 1;
+        }
+        f->n_get++;
+        for (FakeUnit *u = f->units; u; u = u->next) {
+                _cleanup_free_ char *path = NULL;
+
+                unit_path(u, &path);
+                if (streq(path, object) && u->loaded)
+                        pid = u->main_pid;
+        }
+        reply(m, "v", "u", pid);
+        return 1;
+}
+
 static int call_list(FakeSystemd *f, sd_bus_message *m) {
         _cleanup_strv_free_ char **states = NULL;
         sd_bus_message *r;
@@ -422,10 +443,8 @@ static int on_message(sd_bus_message *m, void *userdata, sd_bus_error *error) {
                         reply(m, "");
                 return 1;
         }
-        if (sd_bus_message_is_method_call(m, PROPERTIES_INTERFACE, "Get")) {
-                reply(m, "v", "s", "252 (fake)");
-                return 1;
-        }
+        if (sd_bus_message_is_method_call(m, PROPERTIES_INTERFACE, "Get"))
+                return call_get(f, m);
         if (sd_bus_message_is_method_call(m, SYSTEMD_MANAGER, "ResetFailedUnit") ||
             sd_bus_message_is_method_call(m, SYSTEMD_MANAGER, "KillUnit") ||
             sd_bus_message_is_method_call(m, SYSTEMD_MANAGER, "SetUnitProperties"))

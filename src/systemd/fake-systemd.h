@@ -40,7 +40,7 @@ typedef struct FakeSystemd {
         bool remove_stopped;    /* a stopped unit is unloaded */
 
         /* Counters */
-        unsigned n_start, n_stop, n_reset, n_get_all, n_kill, n_set, n_list, n_subscribe, n_connections;
+        unsigned n_start, n_stop, n_reset, n_get_all, n_get, n_kill, n_set, n_list, n_subscribe, n_connections;
         char last_kill[64];
 
         /* Private */

@@ -59,6 +59,7 @@ struct UnitWatch {
         sd_bus_slot *match, *read;
         bool need_read;  /* the cache can't be trusted */
         bool later;      /* nobody waits for the first reading */
+        bool brief;      /* of which the main process is enough */
         bool maybe_gone; /* UnitRemoved came during a reload */
         bool removed;    /* UnitRemoved came while an answer was awaited */
         bool changed;    /* by the first signal of a pair */

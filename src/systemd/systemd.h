@@ -113,6 +113,11 @@ int unit_release_wait(Systemd *s, const char *unit, uint64_t timeout_usec, Error
  * load_state "not-found". The watch may be freed in the callback. -EEXIST when the unit has a watch already. */
 typedef void (*UnitWatchFunc)(const char *unit, const UnitState *state, void *userdata);
 int unit_watch_new(Systemd *s, const char *unit, UnitWatchFunc func, void *userdata, UnitWatch **ret);
+/* The same for a unit that runs in this control group, as far as one knows: a start of ours was just done, or it was
+ * noted running. Instead of its whole state, which is large, only its main process is asked for. What else there is to
+ * know comes when it changes. */
+int unit_watch_new_running(Systemd *s, const char *unit, const char *control_group, UnitWatchFunc func, void *userdata,
+                           UnitWatch **ret);
 UnitWatch *unit_watch_free(UnitWatch *w);
 DEFINE_TRIVIAL_CLEANUP_FUNC(UnitWatch *, unit_watch_free);
 

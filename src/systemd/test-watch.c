@@ -369,6 +369,74 @@ static void what_is_known_to_run_is_looked_at_last(void) {
         run(noted_body);
 }
 
+static int brief_body(void *userdata) {
+        _cleanup_(unit_watch_freep) UnitWatch *w = NULL, *w2 = NULL, *w3 = NULL;
+        Seen seen = {}, seen2 = {}, seen3 = {};
+        FakeUnit *u, *u2;
+
+        u = fake_systemd_add_unit(fake, "a.service", "active");
+        u->main_pid = 7;
+        u2 = fake_systemd_add_unit(fake, "b.service", "failed");
+        u2->exec_main_code = CLD_EXITED;
+        u2->exec_main_status = 5;
+        CHECK_EQ(unit_watch_new_running(systemd, "a.service", "/x/a.service", on_state, &seen, &w), 0);
+        wait_for(&seen, 1);
+        CHECK_STREQ(seen.last, "a.service loaded active");
+        CHECK_EQ(seen.pid, 7);
+        CHECK_EQ(fake->n_get, 1);
+        CHECK_EQ(fake->n_get_all, 0);
+
+        /* Those that ended in the meantime, or are gone, are read. */
+        CHECK_EQ(unit_watch_new_running(systemd, "b.service", "/x/b.service", on_state, &seen2, &w2), 0);
+        wait_for(&seen2, 1);
+        CHECK_STREQ(seen2.last, "b.service loaded failed");
+        CHECK_EQ(seen2.code, CLD_EXITED);
+        CHECK_EQ(seen2.status, 5);
+        CHECK_EQ(unit_watch_new_running(systemd, "c.service", "/x/c.service", on_state, &seen3, &w3), 0);
+        wait_for(&seen3, 1);
+        CHECK_STREQ(seen3.last, "c.service not-found inactive");
+        CHECK_EQ(fake->n_get_all, 2);
+
+        /* Its end is told by signals alone, as ever. */
+        u->active = u->sub = "failed";
+        u->main_pid = 0;
+        u->exec_main_code = CLD_EXITED;
+        u->exec_main_status = 3;
+        fake_systemd_changed(fake, u);
+        wait_for(&seen, 2);
+        CHECK_STREQ(seen.last, "a.service loaded failed");
+        CHECK_EQ(seen.status, 3);
+        CHECK_EQ(fake->n_get_all, 2);
+
+        /* A change before the answer is not overlooked. */
+        w = unit_watch_free(w);
+        seen = (Seen) {};
+        u->active = "active";
+        u->sub = "running";
+        u->main_pid = 8;
+        CHECK_EQ(unit_watch_new_running(systemd, "a.service", "/x/a.service", on_state, &seen, &w), 0);
+        u->active = u->sub = "failed";
+        fake_systemd_changed(fake, u);
+        for (int i = 0; i < 1000 && !strstr(seen.last, "failed"); i++)
+                CHECK_EQ(fiber_sleep(5 * USEC_PER_MSEC), 0);
+        CHECK_STREQ(seen.last, "a.service loaded failed");
+
+        /* After a reconnection nothing is taken for granted. */
+        u2->active = u2->sub = "dead";
+        interrupt();
+        settle();
+        if (over_bus)
+                fake_systemd_join(fake);
+        for (int i = 0; i < 1000 && !strstr(seen2.last, "dead"); i++)
+                CHECK_EQ(fiber_sleep(5 * USEC_PER_MSEC), 0);
+        CHECK_STREQ(seen2.last, "b.service loaded dead");
+        return 0;
+}
+
+static void of_what_was_just_started_only_the_process_is_asked_for(void) {
+        run(brief_body);
+}
+
 static int spoof_body(void *userdata) {
         _cleanup_(unit_watch_freep) UnitWatch *w = NULL;
         const char *name, *path = SYSTEMD_PATH "/unit/a_2eservice";
@@ -478,5 +546,6 @@ TEST_MAIN(TEST_CASE(a_unit_is_followed_to_its_end), TEST_CASE(after_a_reconnecti
           TEST_CASE(a_watch_that_meets_a_broken_connection_waits_for_the_next), TEST_CASE(a_reload_costs_one_list),
           TEST_CASE(a_watch_may_come_before_its_unit), TEST_CASE(a_watch_may_be_freed_in_its_callback),
           TEST_CASE(more_units_than_the_bus_allows_matches_can_be_followed),
-          TEST_CASE(what_is_known_to_run_is_looked_at_last), TEST_CASE(signals_of_others_are_not_believed), TEST_CASE(units_are_read_changed_and_signalled),
+          TEST_CASE(what_is_known_to_run_is_looked_at_last),
+          TEST_CASE(of_what_was_just_started_only_the_process_is_asked_for), TEST_CASE(signals_of_others_are_not_believed), TEST_CASE(units_are_read_changed_and_signalled),
           TEST_CASE(a_call_without_systemd_can_be_cancelled))

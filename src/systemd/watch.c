@@ -58,11 +58,38 @@ static int on_read(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         return 0;
 }
 
+/* Of a unit that is said to run. If it does, the rest is known. */
+static int on_brief_read(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        UnitWatch *w = userdata;
+        Systemd *s = w->systemd;
+        uint32_t pid = 0;
+
+        w->read = sd_bus_slot_unref(w->read);
+        s->n_reads--;
+        w->brief = false;
+        if (!w->need_read && !w->removed && !sd_bus_message_is_method_error(m, NULL) &&
+            sd_bus_message_read(m, "v", "u", &pid) >= 0 && pid > 0)
+                w->state.load_state = strdup("loaded");
+        if (w->state.load_state) {
+                w->state.main_pid = w->state.exec_main_pid = (pid_t) pid;
+                reads_pump(s);
+                watch_report(w);
+                return 0;
+        }
+        w->need_read = true;
+        w->removed = false;
+        reads_pump(s);
+        return 0;
+}
+
 static int read_start(UnitWatch *w) {
+        sd_bus *bus = w->systemd->bus;
         int r;
 
-        r = sd_bus_call_method_async(w->systemd->bus, &w->read, SYSTEMD_NAME, w->path, PROPERTIES_INTERFACE, "GetAll",
-                                     on_read, w, "s", "");
+        r = w->brief ? sd_bus_call_method_async(bus, &w->read, SYSTEMD_NAME, w->path, PROPERTIES_INTERFACE, "Get",
+                                                on_brief_read, w, "ss", SYSTEMD_NAME ".Service", "MainPID")
+                     : sd_bus_call_method_async(bus, &w->read, SYSTEMD_NAME, w->path, PROPERTIES_INTERFACE, "GetAll",
+                                                on_read, w, "s", "");
         if (r < 0)
                 return r;
         w->need_read = w->maybe_gone = false;
@@ -271,6 +298,7 @@ void watches_disconnected(Systemd *s) {
                 w->match = sd_bus_slot_unref(w->match);
                 w->read = sd_bus_slot_unref(w->read);
                 w->need_read = true;
+                w->brief = false;
         }
         s->n_reads = 0;
         s->wide = false;
@@ -278,7 +306,8 @@ void watches_disconnected(Systemd *s) {
         s->list_slot = sd_bus_slot_unref(s->list_slot);
 }
 
-int unit_watch_new(Systemd *s, const char *unit, UnitWatchFunc func, void *userdata, UnitWatch **ret) {
+static int watch_new(Systemd *s, const char *unit, const char *control_group, UnitWatchFunc func, void *userdata,
+                     UnitWatch **ret) {
         _cleanup_(unit_watch_freep) UnitWatch *w = NULL;
         UnitWatch *other;
         int r;
@@ -293,6 +322,14 @@ int unit_watch_new(Systemd *s, const char *unit, UnitWatchFunc func, void *userd
         w->path = unit_object_path(unit);
         if (!w->unit || !w->path)
                 return -ENOMEM;
+        if (control_group) {
+                w->brief = true;
+                w->state.active_state = strdup("active");
+                w->state.sub_state = strdup("running");
+                w->state.control_group = strdup(control_group);
+                if (!w->state.active_state || !w->state.sub_state || !w->state.control_group)
+                        return -ENOMEM;
+        }
         HASH_FIND_STR(s->watches, w->path, other);
         if (other)
                 return -EEXIST;
@@ -309,6 +346,15 @@ int unit_watch_new(Systemd *s, const char *unit, UnitWatchFunc func, void *userd
                 systemd_start(s);
         *ret = TAKE_PTR(w);
         return 0;
+}
+
+int unit_watch_new(Systemd *s, const char *unit, UnitWatchFunc func, void *userdata, UnitWatch **ret) {
+        return watch_new(s, unit, /* control_group= */ NULL, func, userdata, ret);
+}
+
+int unit_watch_new_running(Systemd *s, const char *unit, const char *control_group, UnitWatchFunc func, void *userdata,
+                           UnitWatch **ret) {
+        return watch_new(s, unit, control_group, func, userdata, ret);
 }
 
 UnitWatch *unit_watch_free(UnitWatch *w) {

@@ -285,7 +285,10 @@ int native_container_watch(NativeContainer *n, Error *error) {
         if (n->watch)
                 return 0;
         n->seen = false;
-        r = unit_watch_new(n->engine->systemd, n->unit, on_unit, n, &n->watch);
+        if (n->control_group && n->state.pid > 0)
+                r = unit_watch_new_running(n->engine->systemd, n->unit, n->control_group, on_unit, n, &n->watch);
+        else
+                r = unit_watch_new(n->engine->systemd, n->unit, on_unit, n, &n->watch);
         if (r < 0)
                 return error_set(error, r, "cannot follow unit %s", n->unit);
         if (n->control_group)

@@ -246,15 +246,35 @@ static int native_pod_new(NativeEngine *e, const EnginePod *pod, NativePod **ret
         return 0;
 }
 
-/* Follows the unit. */
-static int native_pod_watch(NativePod *p, Error *error) {
+/* Where systemd puts a unit that runs, unless it doesn't manage the whole tree itself. */
+static int find_control_group(NativePod *p, const EnginePod *pod) {
+        _cleanup_free_ char *slice = NULL, *path = NULL;
+        _cleanup_close_ int fd = -1;
+
+        if (p->control_group)
+                return 0;
+        if (slice_path(pod->slice, &slice) < 0 || !(path = strprintf("%s/%s", slice, pod->unit)))
+                return -ENOMEM;
+        fd = cgroup_open(path);
+        if (fd < 0)
+                return fd;
+        p->control_group = TAKE_PTR(path);
+        return 0;
+}
+
+/* Follows the unit. runs: it was seen to, a moment ago. 1: so what is known of it is enough until it changes. */
+static int native_pod_watch(NativePod *p, const EnginePod *pod, bool runs, Error *error) {
         int r;
 
         if (p->watch)
                 return 0;
         p->seen = false;
-        r = unit_watch_new(p->engine->systemd, p->unit, on_unit, p, &p->watch);
-        return r < 0 ? error_set(error, r, "cannot follow unit %s", p->unit) : 0;
+        runs = runs && find_control_group(p, pod) >= 0;
+        if (runs)
+                r = unit_watch_new_running(p->engine->systemd, p->unit, p->control_group, on_unit, p, &p->watch);
+        else
+                r = unit_watch_new(p->engine->systemd, p->unit, on_unit, p, &p->watch);
+        return r < 0 ? error_set(error, r, "cannot follow unit %s", p->unit) : runs;
 }
 
 /* Waits until it is known what the unit does. */
@@ -444,7 +464,7 @@ static int pod_make(NativeEngine *e, const EnginePod *pod, NativePod *p, UnitPro
         p->state.running = true;
         p->state.started_usec = now_usec(CLOCK_REALTIME);
         /* Its answer, which says the process's ID, takes a while in PID 1: whoever needs it waits for it. */
-        r = native_pod_watch(p, error);
+        r = native_pod_watch(p, pod, /* runs= */ true, error);
         if (r < 0)
                 return r;
         return pod_has_ipc(pod) ? mount_shm(pod, p->socket_path, error) : 0;
@@ -532,26 +552,43 @@ static void kill_containers(NativeEngine *e, const char *pod_id) {
         }
 }
 
-int native_pod_stop(Engine *engine, const EnginePod *pod, Error *error) {
-        NativeEngine *e = native_engine(engine);
+/* The pod's cgroup, owned by the caller; NULL: none. */
+static int find_processes(NativeEngine *e, const EnginePod *pod, char **ret, Error *error) {
         NativePod *p = native_pod_find(e, pod->id);
         _cleanup_unit_state_ UnitState state = {};
+        int r;
+
+        if (p && p->control_group) {
+                *ret = strdup(p->control_group);
+                return *ret ? 0 : error_oom(error);
+        }
+        r = unit_get_state(e->systemd, pod->unit, &state, error);
+        if (r < 0)
+                return r;
+        *ret = isempty(state.control_group) ? NULL : TAKE_PTR(state.control_group);
+        return 0;
+}
+
+int native_pod_stop(Engine *engine, const EnginePod *pod, Error *error) {
+        NativeEngine *e = native_engine(engine);
+        _cleanup_free_ char *control_group = NULL;
+        NativePod *p;
         int r;
 
         kill_containers(e, pod->id);
         KILL_POINT_OF("pod-end.containers", pod->id);
         /* Where its processes are: KillMode=process leaves the init of its pid namespace alone. */
-        r = unit_get_state(e->systemd, pod->unit, &state, error);
+        r = find_processes(e, pod, &control_group, error);
         if (r < 0)
                 return r;
         r = unit_stop_wait(e->systemd, pod->unit, UNIT_STOP_TIMEOUT_USEC, error);
         if (r < 0)
                 return r;
-        r = cgroup_kill(!isempty(state.control_group) ? state.control_group : p ? p->control_group : NULL);
+        r = cgroup_kill(control_group);
         if (r < 0)
                 return error_set(error, r, "cannot end the processes of pod %s", pod->id);
         KILL_POINT_OF("pod-end.killed", pod->id);
-        r = cgroup_wait_empty(state.control_group, KILL_TIMEOUT_USEC);
+        r = cgroup_wait_empty(control_group, KILL_TIMEOUT_USEC);
         if (r < 0)
                 return error_set(error, r, "the processes of pod %s don't end", pod->id);
         KILL_POINT_OF("pod-end.gone", pod->id);
@@ -589,21 +626,6 @@ int native_pod_remove(Engine *engine, const EnginePod *pod, Error *error) {
         return 0;
 }
 
-/* Its process's ID comes later, with the unit's whole state. */
-static int load_running(NativePod *p, const EnginePod *pod, Error *error) {
-        _cleanup_free_ char *slice = NULL;
-
-        if (!p->control_group) {
-                if (slice_path(pod->slice, &slice) < 0)
-                        return error_oom(error);
-                p->control_group = strprintf("%s/%s", slice, pod->unit);
-                if (!p->control_group)
-                        return error_oom(error);
-        }
-        p->state.running = true;
-        return 0;
-}
-
 int native_pod_load(Engine *engine, const EnginePod *pod, EnginePodState *ret, Error *error) {
         NativeEngine *e = native_engine(engine);
         NativePod *p = native_pod_find(e, pod->id);
@@ -615,10 +637,11 @@ int native_pod_load(Engine *engine, const EnginePod *pod, EnginePodState *ret, E
                         return r;
         }
         _cleanup_(native_pod_unrefp) _unused_ NativePod *held = native_pod_ref(p);
-        r = native_pod_watch(p, error);
-        if (r >= 0)
-                r = !p->seen && systemd_noted_running(e->systemd, pod->unit) ? load_running(p, pod, error)
-                                                                             : native_pod_wait_seen(p, error);
+        r = native_pod_watch(p, pod, systemd_noted_running(e->systemd, pod->unit), error);
+        if (r > 0)
+                p->state.running = true; /* its process's ID comes later */
+        else if (r == 0)
+                r = native_pod_wait_seen(p, error);
         if (r < 0)
                 return r;
         p->up = true;
