@@ -506,7 +506,12 @@ static int load_one(int dir_fd, const char *name, void *userdata) {
         StoredImage *i;
         int r;
 
-        if (name[0] == '.' || !endswith(name, ".json"))
+        if (name[0] == '.') {
+                /* Of a write that was cut off: none is under way before the store is open. */
+                (void) unlinkat(dir_fd, name, 0);
+                return 0;
+        }
+        if (!endswith(name, ".json"))
                 return 0;
         r = image_load(s, name, &i);
         if (r >= 0 || r == -ENOMEM)

@@ -470,6 +470,10 @@ int native_container_stop(Engine *engine, const EngineContainer *c, int signo, u
 
 /* --- after a restart of the daemon ------------------------------------------------------------------------------- */
 
+static uint64_t usec_of(const struct timespec *ts) {
+        return (uint64_t) ts->tv_sec * USEC_PER_SEC + (uint64_t) ts->tv_nsec / NSEC_PER_USEC;
+}
+
 /* Whether `crun start` was done is seen from the FIFO on which the container waits for it; when, from the time of its
  * removal. */
 static void look_at_runtime_state(NativeContainer *n) {
@@ -480,8 +484,31 @@ static void look_at_runtime_state(NativeContainer *n) {
                 return;
         n->started = access(fifo, F_OK) < 0;
         if (n->started)
-                n->state.started_usec = (uint64_t) st.st_mtim.tv_sec * USEC_PER_SEC +
-                                        (uint64_t) st.st_mtim.tv_nsec / NSEC_PER_USEC;
+                n->state.started_usec = usec_of(&st.st_mtim);
+}
+
+static int is_same_file(int dir_fd, const char *name, void *userdata) {
+        const struct stat *file = userdata;
+        struct stat st;
+
+        return fstatat(dir_fd, name, &st, 0) >= 0 && st.st_ino == file->st_ino && st.st_dev == file->st_dev;
+}
+
+/* A daemon that dies between telling the container to go on and removing the FIFO leaves one that runs, and a FIFO that
+ * says it waits. Who waits has the FIFO open, and what was written to it last says when. */
+static void finish_start(NativeContainer *n) {
+        _cleanup_free_ char *fifo = strprintf("%s/exec.fifo", n->runtime_state);
+        char descriptors[64];
+        struct stat st;
+
+        if (!fifo || n->state.pid <= 0 || stat(fifo, &st) < 0)
+                return;
+        (void) snprintf(descriptors, sizeof descriptors, "/proc/%d/fd", n->state.pid);
+        if (directory_foreach(AT_FDCWD, descriptors, is_same_file, &st) != 0)
+                return;
+        n->started = true;
+        n->state.started_usec = usec_of(&st.st_mtim);
+        (void) unlink(fifo);
 }
 
 /* What systemd would say of a unit that runs, from files: the process that the runtime noted, if it is in the unit's
@@ -551,6 +578,9 @@ int native_container_load(Engine *engine, const EngineContainer *c, EngineContai
                         native_container_forget(n);
                         return r;
                 }
+                if (!n->started && !n->exiting && !n->start_error && n->runtime &&
+                    n->runtime->type == NATIVE_RUNTIME_CRUN)
+                        finish_start(n);
         }
         if (n->exiting) {
                 r = native_container_wait_exit(n, USEC_INFINITY);
