@@ -58,6 +58,13 @@ for program in sys.argv[3:]:
     commands = set(re.findall(r"^  ([a-z][a-z-]+)", help_text, re.M))
     check(f"the page of {name} has each command", {c for c in commands if not re.search(rf"^\.BI? {c}", text, re.M)})
 
+code = (root / "src/pod/pod.c").read_text()
+text = page("rktlet-pod.8")
+check("rktlet-pod(8) has each option, and no other",
+      set(re.findall(r'argv\[i\], "(--[a-z-]+)', code)) ^ set(re.findall(r"--[a-z][a-z-]*", text)))
+check("rktlet-pod(8) has the exit codes",
+      {n for n in re.findall(r"define POD_EXIT_\w+ (\d+)", (root / "src/pod/pod-protocol.h").read_text()) if n not in text})
+
 ids = set(re.findall(r'"MESSAGE_ID=([0-9a-f]{32})"', (root / "src/basic/message-id.h").read_text()))
 explained = re.findall(r"^-- ([0-9a-f]{32})$", (root / "units/rktlet.catalog").read_text(), re.M)
 check("the catalog explains each message ID, once", ids ^ set(explained), {i for i in explained if explained.count(i) > 1})
