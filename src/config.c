@@ -5,16 +5,11 @@
 
 #include <arpa/inet.h>
 #include <ctype.h>
-#include <dirent.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 
-#include "basic/file-util.h"
 #include "basic/log.h"
 #include "basic/string-util.h"
-
-#define CONFIG_SIZE_MAX (1024U * 1024U)
 
 typedef struct Setting Setting;
 typedef int (*SettingParse)(const Setting *s, const char *value, void *field);
@@ -364,6 +359,7 @@ void config_done(Config *c) {
                         free(*(char **) field);
         }
         config_runtimes_done(&c->runtimes);
+        strv_free(c->files);
         *c = (Config) {};
 }
 
@@ -597,53 +593,7 @@ int config_parse(Config *c, const char *name, const char *text, ConfigWarnFunc w
         return r < 0 ? r : 0;
 }
 
-static int load_file(Config *c, int dir_fd, const char *name, const char *shown, ConfigWarnFunc warn_func,
-                     void *userdata, Error *error) {
-        _cleanup_free_ char *text = NULL;
-        size_t size;
-        int r;
-
-        r = read_file(dir_fd, name, CONFIG_SIZE_MAX, &text, &size);
-        if (r == -ENOENT)
-                return r;
-        if (r < 0)
-                return error_set(error, r, "Cannot read %s", shown);
-        if (strlen(text) != size)
-                return error_set(error, -EBADMSG, "Cannot read %s: it has a NUL byte", shown);
-        r = config_parse(c, shown, text, warn_func, userdata);
-        return r < 0 ? error_set(error, r, "Cannot read %s", shown) : 0;
-}
-
-static int is_conf(const struct dirent *d) {
-        return d->d_name[0] != '.' && endswith(d->d_name, ".conf");
-}
-
-static int load_directory(Config *c, const char *directory, ConfigWarnFunc warn_func, void *userdata, Error *error) {
-        _cleanup_close_ int fd = -1;
-        struct dirent **names;
-        int n, r = 0;
-
-        fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (fd < 0)
-                return errno == ENOENT ? 0 : error_set(error, -errno, "Cannot open %s", directory);
-        n = scandirat(fd, ".", &names, is_conf, alphasort);
-        if (n < 0)
-                return error_set(error, -errno, "Cannot read %s", directory);
-        for (int i = 0; i < n; i++) {
-                if (r >= 0) {
-                        _cleanup_free_ char *shown = strprintf("%s/%s", directory, names[i]->d_name);
-
-                        r = shown ? load_file(c, fd, names[i]->d_name, shown, warn_func, userdata, error) : -ENOMEM;
-                        if (r == -ENOENT)
-                                r = 0; /* removed in between, or a dangling symlink */
-                }
-                free(names[i]);
-        }
-        free(names);
-        return r;
-}
-
-static void drop_incomplete(Config *c, const char *shown, ConfigWarnFunc warn_func, void *userdata) {
+void config_drop_incomplete(Config *c, const char *shown, ConfigWarnFunc warn_func, void *userdata) {
         char *name;
 
         while ((name = config_runtimes_drop_incomplete(&c->runtimes))) {
@@ -653,35 +603,6 @@ static void drop_incomplete(Config *c, const char *shown, ConfigWarnFunc warn_fu
                         warn_func(strempty(message), userdata);
                 free(name);
         }
-}
-
-int config_load(const char *path, ConfigWarnFunc warn_func, void *userdata, Config *ret, Error *error) {
-        _cleanup_free_ char *directory = NULL;
-        _cleanup_config_ Config c = {};
-        const char *shown = path ? path : CONFIG_PATH;
-        int r;
-
-        r = config_init(&c);
-        if (r < 0)
-                return error_set(error, r, "Cannot set up the configuration");
-        r = load_file(&c, AT_FDCWD, shown, shown, warn_func, userdata, error);
-        if (r == -ENOENT && path)
-                return error_set(error, r, "Cannot read %s", path);
-        if (r < 0 && r != -ENOENT)
-                return r;
-        directory = strprintf("%s.d", shown);
-        if (!directory)
-                return error_oom(error);
-        r = load_directory(&c, directory, warn_func, userdata, error);
-        if (r < 0)
-                return r;
-        r = config_complete(&c);
-        if (r < 0)
-                return error_oom(error);
-        drop_incomplete(&c, shown, warn_func, userdata);
-        *ret = c;
-        c = (Config) {};
-        return 0;
 }
 
 int config_dump(const Config *c, FILE *f) {
@@ -699,4 +620,85 @@ int config_dump(const Config *c, FILE *f) {
         }
         config_runtimes_dump(&c->runtimes, f);
         return ferror(f) ? -EIO : 0;
+}
+
+/* --- changes while the daemon runs ------------------------------------------------------------------------------- */
+
+/* Settings that the parts take over when they are told to. */
+static const char *const live_keys[] = {
+        "LogLevel", "StopTimeoutSec", "Crun", "LogLineMax", "CniConfDirectories", "CniBinDirectories", "CniTemplate",
+        "CniTimeoutSec", "RegistriesDirectory", "PinnedImages", "ParallelLayers", "ImageProgressTimeoutSec",
+};
+
+static bool is_live(const Setting *s) {
+        for (size_t i = 0; i < ELEMENTSOF(live_keys); i++)
+                if (streq(live_keys[i], s->key))
+                        return true;
+        return false;
+}
+
+static int print_setting(const Setting *s, const Config *c, char **ret) {
+        char *text = NULL;
+        size_t size;
+        FILE *f = open_memstream(&text, &size);
+
+        if (!f)
+                return -ENOMEM;
+        if (s)
+                s->print(s, (const char *) c + s->offset, f);
+        else
+                config_runtimes_dump(&c->runtimes, f);
+        if (fclose(f) != 0) {
+                free(text);
+                return -ENOMEM;
+        }
+        *ret = text;
+        return 0;
+}
+
+/* 1: it differs. */
+static int setting_differs(const Setting *s, const Config *a, const Config *b) {
+        _cleanup_free_ char *text_a = NULL, *text_b = NULL;
+        int r;
+
+        r = print_setting(s, a, &text_a);
+        if (r >= 0)
+                r = print_setting(s, b, &text_b);
+        return r < 0 ? r : !streq(text_a, text_b);
+}
+
+static size_t field_size(const Setting *s) {
+        return s->print == print_log_level ? sizeof(int) : is_list(s) || s->print == print_string ? sizeof(void *) : sizeof(uint64_t);
+}
+
+int config_take_live(Config *c, Config *fresh, char ***ret_taken, char ***ret_left) {
+        _cleanup_strv_free_ char **taken = NULL, **left = NULL;
+        ConfigRuntimes runtimes = c->runtimes;
+        int r;
+
+        for (size_t i = 0; i < ELEMENTSOF(settings); i++) {
+                const Setting *s = settings + i;
+                char *from = (char *) fresh + s->offset, *to = (char *) c + s->offset, swap[8];
+
+                r = setting_differs(s, c, fresh);
+                if (r > 0)
+                        r = strv_extendf(is_live(s) ? &taken : &left, "%s=", s->key);
+                if (r < 0)
+                        return r;
+                if (!is_live(s))
+                        continue;
+                memcpy(swap, to, field_size(s));
+                memcpy(to, from, field_size(s));
+                memcpy(from, swap, field_size(s));
+        }
+        r = setting_differs(NULL, c, fresh);
+        if (r > 0)
+                r = strv_extend(&taken, "[Runtime]");
+        if (r < 0)
+                return r;
+        c->runtimes = fresh->runtimes;
+        fresh->runtimes = runtimes;
+        *ret_taken = TAKE_PTR(taken);
+        *ret_left = TAKE_PTR(left);
+        return 0;
 }

@@ -1,5 +1,5 @@
 #pragma once
-/* The daemon's configuration: rktlet.conf(5). Read once at start; each setting has a default that works. */
+/* The daemon's configuration: rktlet.conf(5). Each setting has a default that works. */
 
 #include "basic/error.h"
 #include "basic/macro.h"
@@ -41,6 +41,7 @@ typedef struct Config {
         uint64_t parallel_layers;
         uint64_t image_progress_timeout_usec;
 
+        char **files;      /* that were read, in their order */
         uint64_t assigned; /* which settings a file has given; for config.c */
 } Config;
 
@@ -50,16 +51,27 @@ void config_done(Config *c);
 /* Called for each line that is not understood, with one sentence that begins with "FILE:LINE: ". */
 typedef void (*ConfigWarnFunc)(const char *message, void *userdata);
 
-/* Reads path (NULL: CONFIG_PATH), then PATH.d/"*.conf" by name: rktlet.conf.d beside rktlet.conf. What isn't set
- * keeps its default. Unknown sections, keys and bad values are warned about and left out. A missing file is no
- * error where path is NULL. -errno with the error set when a file can't be read. */
+/* Reads path and then PATH.d/"*.conf" by name. NULL: rktlet.conf of the first directory that has one, of /etc/rktlet,
+ * /run/rktlet, /usr/local/lib/rktlet, /usr/lib/rktlet, and then rktlet.conf.d/"*.conf" of all of them by name; of two with
+ * one name that of the earlier directory counts, and a link to /dev/null masks it. What isn't set keeps its default.
+ * Unknown sections, keys and bad values are warned about and left out. A missing file is no error where path is NULL.
+ * -errno with the error set when a file can't be read. */
 int config_load(const char *path, ConfigWarnFunc warn, void *userdata, Config *ret, Error *error);
+/* The same for any directories. */
+int config_load_directories(char *const *directories, ConfigWarnFunc warn, void *userdata, Config *ret, Error *error);
 /* Merges one file's text; for the above and for tests. `name` is what warnings call it. */
 int config_parse(Config *c, const char *name, const char *text, ConfigWarnFunc warn, void *userdata);
 int config_init(Config *ret);
 /* Derives what was not set from what was: Socket from RunDirectory, ImageDirectory and RktDirectory from
  * StateDirectory. */
 int config_complete(Config *c);
+
+/* Runtimes without a path are none: warned about and left out. */
+void config_drop_incomplete(Config *c, const char *shown, ConfigWarnFunc warn, void *userdata);
+
+/* Moves the settings that can change while the daemon runs from fresh to c, and c's to fresh. *ret_taken and *ret_left
+ * are the names of those of both kinds that differed, owned by the caller. On failure (-ENOMEM) some may have been moved. */
+int config_take_live(Config *c, Config *fresh, char ***ret_taken, char ***ret_left);
 
 /* All settings as a file that would give them again. */
 int config_dump(const Config *c, FILE *f);

@@ -3,7 +3,6 @@
 #include "config.h"
 
 #include <fcntl.h>
-#include <getopt.h>
 #include <malloc.h>
 #include <sched.h>
 #include <signal.h>
@@ -30,6 +29,7 @@
 #include "manager/manager.h"
 #include "manager/state.h"
 #include "net/cni.h"
+#include "options.h"
 #include "stream/stream.h"
 #include "systemd/systemd.h"
 
@@ -46,8 +46,7 @@
 
 typedef struct Daemon {
         Config config;
-        const char *config_path; /* as given, or NULL */
-        const char *socket, *log_level; /* options that override it, or NULL */
+        Options options;
 
         sd_event *event;
         Systemd *systemd;
@@ -62,6 +61,7 @@ typedef struct Daemon {
         int lock_fd;
         Fiber *loader, *waiter;
         bool stopping;
+        char *status; /* what systemd shows; NULL until it is loaded */
 } Daemon;
 
 static void daemon_done(Daemon *d) {
@@ -78,6 +78,7 @@ static void daemon_done(Daemon *d) {
         (void) fiber_unref(d->waiter);
         sd_event_unref(d->event);
         config_done(&d->config);
+        free(d->status);
         (void) safe_close(d->lock_fd);
 }
 
@@ -91,17 +92,17 @@ static int read_config(Daemon *d, Config *ret, Error *error) {
         _cleanup_config_ Config c = {};
         int r;
 
-        r = config_load(d->config_path, warn_of_config, NULL, &c, error);
+        r = config_load(d->options.config_path, warn_of_config, NULL, &c, error);
         if (r < 0)
                 return r;
-        if (d->socket) {
+        if (d->options.socket) {
                 free(c.socket);
-                c.socket = strdup(d->socket);
+                c.socket = strdup(d->options.socket);
                 if (!c.socket)
                         return error_oom(error);
         }
-        if (d->log_level) {
-                _cleanup_free_ char *text = strprintf("[Manager]\nLogLevel=%s\n", d->log_level);
+        if (d->options.log_level) {
+                _cleanup_free_ char *text = strprintf("[Manager]\nLogLevel=%s\n", d->options.log_level);
 
                 r = text ? config_parse(&c, "--log-level", text, warn_of_config, NULL) : -ENOMEM;
                 if (r < 0)
@@ -109,103 +110,6 @@ static int read_config(Daemon *d, Config *ret, Error *error) {
         }
         *ret = c;
         c = (Config) {};
-        return 0;
-}
-
-static void help(void) {
-        printf("rktlet [OPTIONS...]\n\n"
-               "Serves the Kubernetes Container Runtime Interface: pods and containers as systemd units.\n\n"
-               "  -h --help               Show this help\n"
-               "     --version            Show the version\n"
-               "  -c --config=FILE        Read FILE and FILE.d/*.conf instead of " CONFIG_PATH "\n"
-               "     --dump-config        Show the configuration in force, and end\n"
-               "     --check              Look for damage in what is kept on disk, and end\n"
-               "     --repair             Mend it as well; rktlet must not run\n"
-               "     --socket=PATH        Listen there, whatever the configuration says\n"
-               "     --log-level=LEVEL    err, warning, notice, info, debug\n\n"
-               "See rktlet(8) and rktlet.conf(5).\n");
-}
-
-typedef enum Action {
-        ACTION_SERVE,
-        ACTION_DUMP_CONFIG,
-        ACTION_CHECK,
-        ACTION_REPAIR,
-} Action;
-
-/* 0: go on. 1: done. Negative: wrong usage. */
-static int parse_options(Daemon *d, int argc, char *argv[], Action *ret) {
-        enum {
-                OPTION_VERSION = 256,
-                OPTION_DUMP_CONFIG,
-                OPTION_CHECK,
-                OPTION_REPAIR,
-                OPTION_SOCKET,
-                OPTION_LOG_LEVEL,
-#if KILL_POINTS
-                OPTION_LIST_KILL_POINTS,
-#endif
-        };
-        static const struct option options[] = {
-                { "help", no_argument, NULL, 'h' },
-                { "version", no_argument, NULL, OPTION_VERSION },
-                { "config", required_argument, NULL, 'c' },
-                { "dump-config", no_argument, NULL, OPTION_DUMP_CONFIG },
-                { "check", no_argument, NULL, OPTION_CHECK },
-                { "repair", no_argument, NULL, OPTION_REPAIR },
-                { "socket", required_argument, NULL, OPTION_SOCKET },
-                { "log-level", required_argument, NULL, OPTION_LOG_LEVEL },
-#if KILL_POINTS
-                { "list-kill-points", no_argument, NULL, OPTION_LIST_KILL_POINTS },
-#endif
-                {},
-        };
-        Action action = ACTION_SERVE;
-        int c;
-
-        while ((c = getopt_long(argc, argv, "hc:", options, NULL)) >= 0)
-                switch (c) {
-                case 'h':
-                        help();
-                        return 1;
-                case OPTION_VERSION:
-                        printf("rktlet %s\n", PROJECT_VERSION);
-                        return 1;
-                case 'c':
-                        d->config_path = optarg;
-                        break;
-                case OPTION_DUMP_CONFIG:
-                        action = ACTION_DUMP_CONFIG;
-                        break;
-                case OPTION_CHECK:
-                        action = ACTION_CHECK;
-                        break;
-                case OPTION_REPAIR:
-                        action = ACTION_REPAIR;
-                        break;
-                case OPTION_SOCKET:
-                        if (optarg[0] != '/' || strlen(optarg) >= 108) {
-                                fprintf(stderr, "--socket= wants an absolute path of less than 108 bytes\n");
-                                return -EINVAL;
-                        }
-                        d->socket = optarg;
-                        break;
-                case OPTION_LOG_LEVEL:
-                        d->log_level = optarg;
-                        break;
-#if KILL_POINTS
-                case OPTION_LIST_KILL_POINTS:
-                        kill_points_list(stdout);
-                        return 1;
-#endif
-                default:
-                        return -EINVAL;
-                }
-        if (optind < argc) {
-                fprintf(stderr, "rktlet takes no arguments, only options; see --help\n");
-                return -EINVAL;
-        }
-        *ret = action;
         return 0;
 }
 
@@ -355,22 +259,18 @@ static int on_stop_signal(sd_event_source *source, const struct signalfd_siginfo
         return 0;
 }
 
-/* The log level changes at once; all else is built into the parts and waits for a restart, which stops no
- * container. */
+static void reload(Daemon *d);
+
 static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata) {
-        _cleanup_error_ Error error = ERROR_INIT;
-        _cleanup_config_ Config c = {};
         Daemon *d = userdata;
 
-        (void) sd_notifyf(false, "RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long) now_usec(CLOCK_MONOTONIC));
-        if (read_config(d, &c, &error) < 0)
-                log_error("%s", strempty(error.message));
-        else {
-                (void) log_set_max_level(c.log_level);
-                log_notice("Took over LogLevel= from the configuration; other settings take effect when rktlet is "
-                           "restarted, which stops no container");
-        }
-        (void) sd_notify(false, "READY=1");
+        /* While it starts READY=1 would say too much. */
+        if (d->status)
+                (void) sd_notifyf(false, "RELOADING=1\nMONOTONIC_USEC=%llu\nSTATUS=Reading the configuration again",
+                                  (unsigned long long) now_usec(CLOCK_MONOTONIC));
+        reload(d);
+        if (d->status)
+                (void) sd_notifyf(false, "READY=1\nSTATUS=%s", d->status);
         return 0;
 }
 
@@ -456,36 +356,33 @@ static int show_settings(Daemon *d) {
         return cri_set_settings(d->cri, text);
 }
 
-/* The engine brings its images with it. */
-static int make_images(Daemon *d, const RktConfig *rkt, Error *error) {
-        const Config *c = &d->config;
-        _cleanup_free_ char *unpack = strprintf("%s/rktlet-unpack", c->libexec_directory);
-
-        if (!unpack)
-                return error_oom(error);
-        if (streq(c->engine, "rkt"))
-                return rkt_image_store_new(rkt, c->pinned_images, &d->images, error);
-        return image_store_open(d->event,
-                                &(ImageStoreConfig) {
-                                        .directory = c->image_directory,
-                                        .registries_directory = c->registries_directory,
-                                        .unpack_path = unpack,
-                                        .pinned = c->pinned_images,
-                                        .max_parallel_layers = (unsigned) c->parallel_layers,
-                                        .progress_timeout_usec = c->image_progress_timeout_usec,
-                                },
-                                &d->images, error);
+static ImageStoreConfig image_config(const Config *c, const char *unpack_path) {
+        return (ImageStoreConfig) {
+                .directory = c->image_directory,
+                .registries_directory = c->registries_directory,
+                .unpack_path = unpack_path,
+                .pinned = c->pinned_images,
+                .max_parallel_layers = (unsigned) c->parallel_layers,
+                .progress_timeout_usec = c->image_progress_timeout_usec,
+        };
 }
 
-static int make_engine(Daemon *d, const RktConfig *rkt, Error *error) {
-        const Config *c = &d->config;
-        EngineEvents events = manager_engine_events(d->manager);
-        _cleanup_free_ NativeRuntime *runtimes = calloc(c->runtimes.n + 1, sizeof *runtimes);
+static CniConfig cni_config(const Config *c, const char *cache_directory) {
+        return (CniConfig) {
+                .conf_directories = c->cni_conf_directories,
+                .bin_directories = c->cni_bin_directories,
+                .cache_directory = cache_directory,
+                .timeout_usec = c->cni_timeout_usec,
+                .template = c->cni_template,
+        };
+}
+
+/* *ret_runtimes is what it borrows, owned by the caller. */
+static int engine_config(const Config *c, NativeRuntime **ret_runtimes, NativeEngineConfig *ret) {
+        NativeRuntime *runtimes = calloc(c->runtimes.n + 1, sizeof *runtimes);
 
         if (!runtimes)
-                return error_oom(error);
-        if (streq(c->engine, "rkt"))
-                return rkt_engine_new(d->event, d->systemd, rkt, &events, &d->engine, error);
+                return -ENOMEM;
         for (size_t i = 0; i < c->runtimes.n; i++)
                 runtimes[i] = (NativeRuntime) {
                         .name = c->runtimes.list[i].name,
@@ -493,20 +390,50 @@ static int make_engine(Daemon *d, const RktConfig *rkt, Error *error) {
                         .type = c->runtimes.list[i].type == CONFIG_RUNTIME_CRUN ? NATIVE_RUNTIME_CRUN
                                                                                 : NATIVE_RUNTIME_RUNC,
                 };
-        return native_engine_new(d->event, d->systemd,
-                                 &(NativeEngineConfig) {
-                                         .crun_path = c->crun,
-                                         .runtimes = runtimes,
-                                         .n_runtimes = c->runtimes.n,
-                                         .libexec_path = c->libexec_directory,
-                                         .run_directory = c->run_directory,
-                                         .max_container_log_line = (int) c->log_line_max,
-                                         .unit_stop_timeout_usec = c->unit_stop_timeout_usec,
-                                         .log_to_journal = c->log_to_journal,
-                                         .journal_interval_usec = c->journal_interval_usec,
-                                         .journal_burst = (uint32_t) c->journal_burst,
-                                 },
-                                 &events, &d->engine, error);
+        *ret = (NativeEngineConfig) {
+                .crun_path = c->crun,
+                .runtimes = runtimes,
+                .n_runtimes = c->runtimes.n,
+                .libexec_path = c->libexec_directory,
+                .run_directory = c->run_directory,
+                .max_container_log_line = (int) c->log_line_max,
+                .unit_stop_timeout_usec = c->unit_stop_timeout_usec,
+                .log_to_journal = c->log_to_journal,
+                .journal_interval_usec = c->journal_interval_usec,
+                .journal_burst = (uint32_t) c->journal_burst,
+        };
+        *ret_runtimes = runtimes;
+        return 0;
+}
+
+static bool is_rkt(const Daemon *d) {
+        return streq(d->config.engine, "rkt");
+}
+
+/* The engine brings its images with it. */
+static int make_images(Daemon *d, const RktConfig *rkt, Error *error) {
+        const Config *c = &d->config;
+        _cleanup_free_ char *unpack = strprintf("%s/rktlet-unpack", c->libexec_directory);
+        ImageStoreConfig images;
+
+        if (!unpack)
+                return error_oom(error);
+        if (is_rkt(d))
+                return rkt_image_store_new(rkt, c->pinned_images, &d->images, error);
+        images = image_config(c, unpack);
+        return image_store_open(d->event, &images, &d->images, error);
+}
+
+static int make_engine(Daemon *d, const RktConfig *rkt, Error *error) {
+        EngineEvents events = manager_engine_events(d->manager);
+        _cleanup_free_ NativeRuntime *runtimes = NULL;
+        NativeEngineConfig native;
+
+        if (is_rkt(d))
+                return rkt_engine_new(d->event, d->systemd, rkt, &events, &d->engine, error);
+        if (engine_config(&d->config, &runtimes, &native) < 0)
+                return error_oom(error);
+        return native_engine_new(d->event, d->systemd, &native, &events, &d->engine, error);
 }
 
 static int make_parts(Daemon *d, Error *error) {
@@ -526,6 +453,7 @@ static int make_parts(Daemon *d, Error *error) {
                 .fetch_timeout_usec = c->rkt_fetch_timeout_usec,
                 .log_line_max = c->log_line_max,
         };
+        CniConfig cni;
         int r;
 
         if (!cni_cache || !insecure)
@@ -543,15 +471,8 @@ static int make_parts(Daemon *d, Error *error) {
         r = make_images(d, &rkt, error);
         if (r < 0)
                 return r;
-        r = cni_new(d->event,
-                    &(CniConfig) {
-                            .conf_directories = c->cni_conf_directories,
-                            .bin_directories = c->cni_bin_directories,
-                            .cache_directory = cni_cache,
-                            .timeout_usec = c->cni_timeout_usec,
-                            .template = c->cni_template,
-                    },
-                    &d->cni);
+        cni = cni_config(c, cni_cache);
+        r = cni_new(d->event, &cni, &d->cni);
         if (r < 0)
                 return error_set(error, r, "Cannot set up pod networks");
         r = manager_new(d->event,
@@ -583,6 +504,60 @@ static int make_parts(Daemon *d, Error *error) {
                 return error_set(error, r, "Cannot set up the gRPC server");
         r = bus_new(d->event, d->manager, NULL, &d->bus);
         return r < 0 ? error_set(error, r, "Cannot set up the D-Bus interface") : 0;
+}
+
+/* --- reloading -------------------------------------------------------------------------------------------------- */
+
+/* Hands the parts what can change while they work. */
+static int apply_config(Daemon *d, Error *error) {
+        const Config *c = &d->config;
+        _cleanup_free_ NativeRuntime *runtimes = NULL;
+        NativeEngineConfig engine;
+        ImageStoreConfig images = image_config(c, NULL);
+        CniConfig cni = cni_config(c, NULL);
+        int r;
+
+        (void) log_set_max_level(c->log_level);
+        manager_set_stop_timeout(d->manager, c->stop_timeout_usec);
+        r = image_store_configure(d->images, &images);
+        if (r >= 0)
+                r = cni_configure(d->cni, &cni);
+        if (r >= 0)
+                r = engine_config(c, &runtimes, &engine);
+        if (r < 0)
+                return error_oom(error);
+        r = is_rkt(d) ? 0 : native_engine_configure(d->engine, &engine, error);
+        if (r < 0)
+                return r;
+        r = show_settings(d);
+        return r < 0 ? error_oom(error) : 0;
+}
+
+/* What cannot be read changes nothing. Settings that are built into the parts wait for a restart, which stops no
+ * container. (Registries' own files are read at each pull, networks' whenever they have changed.) */
+static void reload(Daemon *d) {
+        _cleanup_strv_free_ char **taken = NULL, **left = NULL;
+        _cleanup_free_ char *taken_text = NULL, *left_text = NULL;
+        _cleanup_error_ Error error = ERROR_INIT;
+        _cleanup_config_ Config c = {};
+        int r;
+
+        r = read_config(d, &c, &error);
+        if (r >= 0)
+                r = config_take_live(&d->config, &c, &taken, &left);
+        if (r >= 0 && d->bus)
+                r = apply_config(d, &error);
+        if (r < 0) {
+                log_error("The configuration was not taken over: %s",
+                          error_is_set(&error) ? strempty(error.message) : strerror(-r));
+                return;
+        }
+        taken_text = strv_join(taken, " ");
+        left_text = strv_join(left, " ");
+        log_notice("Configuration read again: %s", taken ? strempty(taken_text) : "nothing has changed that can be taken over");
+        if (left)
+                log_notice("Changed as well, but not taken over before rktlet is restarted (which stops no container): %s",
+                           strempty(left_text));
 }
 
 static int load_fiber(void *userdata) {
@@ -617,8 +592,9 @@ static int wait_fiber(void *userdata) {
         bus_set_loaded(d->bus);
         log_struct(LOG_INFO, ((const char *const[]) { MESSAGE_READY, NULL }), "Serving on %s: systemd %s, %u pods and %u containers found", d->config.socket,
                  strempty(systemd_version(d->systemd)), pods, containers);
-        (void) sd_notifyf(false, "READY=1\nSTATUS=Serving on %s; %u pods and %u containers were there at the start",
-                          d->config.socket, pods, containers);
+        d->status = strprintf("Serving on %s; %u pods and %u containers were there at the start", d->config.socket, pods,
+                              containers);
+        (void) sd_notifyf(false, "READY=1\nSTATUS=%s", strempty(d->status));
         (void) malloc_trim(0);
         return 0;
 }
@@ -657,13 +633,19 @@ static int begin(Daemon *d, Error *error) {
         return r < 0 ? error_set(error, r, "Cannot start") : 0;
 }
 
+/* As "systemctl cat" does: which files it is made of, then what comes of them. */
+static int dump_config(const Config *c) {
+        STRV_FOREACH(f, c->files)
+                printf("# %s\n", *f);
+        return config_dump(c, stdout) < 0 || fflush(stdout) != 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 static int run(int argc, char *argv[]) {
         _cleanup_(daemon_done) Daemon d = { .lock_fd = -1 };
         _cleanup_error_ Error error = ERROR_INIT;
-        Action action = ACTION_SERVE;
         int r;
 
-        r = parse_options(&d, argc, argv, &action);
+        r = options_parse(argc, argv, &d.options);
         if (r != 0)
                 return r > 0 ? EXIT_SUCCESS : EXIT_FAILURE;
         r = read_config(&d, &d.config, &error);
@@ -671,11 +653,11 @@ static int run(int argc, char *argv[]) {
                 log_error("%s", strempty(error.message));
                 return EXIT_FAILURE;
         }
-        if (action == ACTION_DUMP_CONFIG)
-                return config_dump(&d.config, stdout) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+        if (d.options.action == ACTION_DUMP_CONFIG)
+                return dump_config(&d.config);
         (void) log_set_max_level(d.config.log_level);
-        if (action != ACTION_SERVE)
-                return checker_run(&d.config, action == ACTION_REPAIR);
+        if (d.options.action != ACTION_SERVE)
+                return checker_run(&d.config, d.options.action == ACTION_REPAIR);
         kill_points_begin();
 
         r = begin(&d, &error);

@@ -1,8 +1,10 @@
 #include "config.h"
 
+#include <fcntl.h>
 #include <syslog.h>
 #include <sys/stat.h>
 
+#include "basic/file-util.h"
 #include "basic/string-util.h"
 #include "basic/test.h"
 
@@ -273,6 +275,84 @@ static void runtimes_have_sections_of_their_own(void) {
         }
 }
 
+static void write_at(const char *root, const char *path, const char *text) {
+        _cleanup_free_ char *full = strprintf("%s/%s", root, path);
+        _cleanup_free_ char *directory = strndup(full, (size_t) (strrchr(full, '/') - full));
+
+        CHECK_EQ(mkdir_parents(AT_FDCWD, directory, 0755), 0);
+        CHECK_EQ(write_file_atomic(AT_FDCWD, full, text, strlen(text), 0644, 0), 0);
+}
+
+/* As systemd.syntax(7) has it: /etc before /run before /usr. */
+static void files_of_several_folders_hide_each_other_by_name(void) {
+        char root[] = "/tmp/test-config-XXXXXX";
+        _cleanup_strv_free_ char **directories = NULL, **warnings = NULL;
+        _cleanup_free_ char *masked = NULL, *expected = NULL, *files = NULL;
+        _cleanup_config_ Config c = {}, none = {};
+
+        CHECK(mkdtemp(root));
+        CHECK_EQ(strv_extendf(&directories, "%s/etc", root), 0);
+        CHECK_EQ(strv_extendf(&directories, "%s/run", root), 0);
+        CHECK_EQ(strv_extendf(&directories, "%s/usr", root), 0);
+        CHECK_EQ(config_load_directories(directories, keep_warning, &warnings, &none, NULL), 0);
+        CHECK_EQ(strv_length(none.files), 0);
+        CHECK_EQ(none.log_level, LOG_INFO);
+
+        write_at(root, "usr/rktlet.conf", "[Manager]\nLogLevel=err\nStreamPort=1\n");
+        write_at(root, "run/rktlet.conf", "[Manager]\nStreamPort=2\n");
+        write_at(root, "usr/rktlet.conf.d/10-a.conf", "[Image]\nParallelLayers=1\n[Engine]\nLogLineMax=300\n");
+        write_at(root, "run/rktlet.conf.d/10-a.conf", "[Image]\nParallelLayers=2\n");
+        write_at(root, "etc/rktlet.conf.d/20-b.conf", "[Network]\nCniTimeoutSec=5\n");
+        write_at(root, "usr/rktlet.conf.d/30-c.conf", "[Network]\nCniTimeoutSec=7\nNo=1\n");
+        write_at(root, "usr/rktlet.conf.d/40-d.conf", "[Network]\nCniTimeoutSec=9\n");
+        masked = strprintf("%s/etc/rktlet.conf.d/40-d.conf", root);
+        CHECK(symlink("/dev/null", masked) >= 0);
+        CHECK_EQ(config_load_directories(directories, keep_warning, &warnings, &c, NULL), 0);
+        CHECK_EQ(c.stream_port, 2);
+        CHECK_EQ(c.log_level, LOG_INFO); /* of the main files one counts */
+        CHECK_EQ(c.parallel_layers, 2);
+        CHECK_EQ(c.log_line_max, 16384);
+        CHECK_EQ(c.cni_timeout_usec, 7 * USEC_PER_SEC);
+        CHECK_EQ(strv_length(warnings), 1);
+        CHECK(strstr(warnings[0], "/usr/rktlet.conf.d/30-c.conf:3: Unknown key No= in section [Network]"));
+        expected = strprintf("%s/run/rktlet.conf %s/run/rktlet.conf.d/10-a.conf %s/etc/rktlet.conf.d/20-b.conf "
+                             "%s/usr/rktlet.conf.d/30-c.conf", root, root, root, root);
+        files = strv_join(c.files, " ");
+        CHECK_STREQ(files, expected);
+        CHECK_EQ(remove_tree(AT_FDCWD, root), 0);
+}
+
+static void what_can_change_is_taken_over_and_the_rest_named(void) {
+        _cleanup_strv_free_ char **warnings = NULL, **taken = NULL, **left = NULL, **taken2 = NULL, **left2 = NULL;
+        _cleanup_config_ Config c = {}, fresh = {};
+        _cleanup_free_ char *t = NULL, *l = NULL;
+
+        CHECK_EQ(config_init(&c), 0);
+        CHECK_EQ(config_init(&fresh), 0);
+        CHECK_EQ(config_take_live(&c, &fresh, &taken, &left), 0);
+        CHECK(!taken && !left);
+        CHECK_EQ(config_parse(&fresh, "f", "[Manager]\nLogLevel=debug\nStateDirectory=/x\nStreamPort=7\n[Network]\n"
+                              "CniConfDirectories=/a /b\n[Runtime kata]\nPath=/usr/bin/kata\n[Image]\nPinnedImages=p\n",
+                              keep_warning, &warnings), 0);
+        CHECK_EQ(config_take_live(&c, &fresh, &taken, &left), 0);
+        t = strv_join(taken, " ");
+        l = strv_join(left, " ");
+        CHECK_STREQ(t, "LogLevel= CniConfDirectories= PinnedImages= [Runtime]");
+        CHECK_STREQ(l, "StateDirectory= StreamPort=");
+        CHECK_EQ(c.log_level, LOG_DEBUG);
+        CHECK_STREQ(c.cni_conf_directories[1], "/b");
+        CHECK_STREQ(c.pinned_images[0], "p");
+        CHECK_STREQ(c.runtimes.list[0].name, "kata");
+        CHECK_STREQ(c.state_directory, "/var/lib/rktlet");
+        CHECK_EQ(c.stream_port, 0);
+        CHECK_EQ(fresh.log_level, LOG_INFO);
+        CHECK_EQ(fresh.runtimes.n, 0);
+        /* What was left differs still, and is named again. */
+        CHECK_EQ(config_take_live(&c, &fresh, &taken2, &left2), 0);
+        CHECK_EQ(strv_length(left2), 2);
+}
+
 TEST_MAIN(TEST_CASE(defaults_work), TEST_CASE(a_file_is_understood), TEST_CASE(what_is_wrong_is_named_with_its_line),
           TEST_CASE(time_spans_are_read), TEST_CASE(drop_ins_are_read_by_name_and_a_dump_reads_back),
-          TEST_CASE(odd_texts_do_no_harm), TEST_CASE(runtimes_have_sections_of_their_own))
+          TEST_CASE(files_of_several_folders_hide_each_other_by_name),
+          TEST_CASE(what_can_change_is_taken_over_and_the_rest_named), TEST_CASE(odd_texts_do_no_harm), TEST_CASE(runtimes_have_sections_of_their_own))

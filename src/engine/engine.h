@@ -231,6 +231,9 @@ typedef struct NativeEngineConfig {
 int native_engine_new(sd_event *event, Systemd *systemd, const NativeEngineConfig *config, const EngineEvents *events,
                       Engine **ret, Error *error);
 
+/* Takes over crun_path, runtimes and max_container_log_line, for what is made from now on. */
+int native_engine_configure(Engine *engine, const NativeEngineConfig *config, Error *error);
+
 static inline Engine *engine_free(Engine *e) {
         return e ? e->ops->free(e) : NULL;
 }

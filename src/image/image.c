@@ -70,6 +70,10 @@ int image_store_remove(ImageStore *s, const char *reference, Error *error) {
         return s->ops->remove(s, reference, error);
 }
 
+int image_store_configure(ImageStore *s, const ImageStoreConfig *config) {
+        return s->ops->configure ? s->ops->configure(s, config) : 0;
+}
+
 bool image_store_has_layer(ImageStore *s, const char *name) {
         return !s->ops->has_layer || s->ops->has_layer(s, name);
 }

@@ -84,9 +84,19 @@ typedef enum ImageChange {
 } ImageChange;
 typedef void (*ImageChangedFunc)(Image *image, ImageChange change, void *userdata);
 
+typedef struct ImageStoreConfig {
+        const char *directory;            /* /var/lib/rktlet/image */
+        const char *registries_directory; /* /etc/rktlet/registries.d: HOST/hosts.conf drop-ins, may be missing */
+        const char *unpack_path;          /* the sandboxed unpacker, an absolute path */
+        char *const *pinned;              /* reference globs of images never to be removed by the kubelet */
+        unsigned max_parallel_layers;     /* 0: 3 */
+        uint64_t progress_timeout_usec;   /* a transfer without a byte for so long is ended; 0: 60 s */
+} ImageStoreConfig;
+
 /* What a store does, see the functions of these names below. NULL: there is nothing to do. */
 typedef struct ImageStoreOps {
         ImageStore *(*free)(ImageStore *s);
+        int (*configure)(ImageStore *s, const ImageStoreConfig *config);
         int (*refresh)(ImageStore *s, Error *error);
         const char *(*layers_path)(const ImageStore *s);
         int (*pull)(ImageStore *s, const char *reference, const ImageAuth *auth, Image **ret, Error *error);
@@ -108,21 +118,16 @@ struct ImageStore {
         void *changed_userdata;
 };
 
-typedef struct ImageStoreConfig {
-        const char *directory;            /* /var/lib/rktlet/image */
-        const char *registries_directory; /* /etc/rktlet/registries.d: HOST/hosts.conf drop-ins, may be missing */
-        const char *unpack_path;          /* the sandboxed unpacker, an absolute path */
-        char *const *pinned;              /* reference globs of images never to be removed by the kubelet */
-        unsigned max_parallel_layers;     /* 0: 3 */
-        uint64_t progress_timeout_usec;   /* a transfer without a byte for so long is ended; 0: 60 s */
-} ImageStoreConfig;
-
 /* Opens or makes the store, empties tmp/, loads all images. A damaged image file is set aside with a log line, never
  * fatal. Works on a full disk. */
 int image_store_open(sd_event *event, const ImageStoreConfig *config, ImageStore **ret, Error *error);
 
 ImageStore *image_store_free(ImageStore *s);
 DEFINE_TRIVIAL_CLEANUP_FUNC(ImageStore *, image_store_free);
+
+/* Takes over what can change while it is open: registries_directory, pinned, max_parallel_layers, progress_timeout_usec.
+ * Pulls under way go on as they were begun. -ENOMEM: all is as before. */
+int image_store_configure(ImageStore *s, const ImageStoreConfig *config);
 
 /* (fiber) Looks what images there are, where others may change that behind our back. Our own store always knows. */
 int image_store_refresh(ImageStore *s, Error *error);

@@ -191,7 +191,7 @@ static int image_save(LayerStore *s, StoredImage *i, Error *error) {
         return 0;
 }
 
-static void image_find_pinned(const LayerStore *s, StoredImage *i) {
+void store_find_pinned(const LayerStore *s, StoredImage *i) {
         i->image.pinned = false;
         STRV_FOREACH(p, s->pinned) {
                 STRV_FOREACH(t, i->image.repo_tags)
@@ -273,7 +273,7 @@ int store_name_image(LayerStore *s, StoredImage *i, const char *tag, const char 
         if ((add_tag && strv_extend(&i->image.repo_tags, tag) < 0) ||
             (add_digest && strv_extend(&i->image.repo_digests, digest) < 0))
                 return error_oom(error);
-        image_find_pinned(s, i);
+        store_find_pinned(s, i);
         r = image_save(s, i, error);
         if (r < 0) {
                 if (add_tag)
@@ -302,7 +302,7 @@ int store_name_image(LayerStore *s, StoredImage *i, const char *tag, const char 
                 if (other == i || !strv_contains(other->image.repo_tags, tag))
                         continue;
                 strv_remove(other->image.repo_tags, tag);
-                image_find_pinned(s, other);
+                store_find_pinned(s, other);
                 /* If it can't be written, the next start finds the later file to be right. */
                 if (image_save(s, other, NULL) < 0)
                         log_debug("Cannot take the tag %s away from image %s on disk, ignoring", tag, other->image.id);
@@ -366,7 +366,7 @@ int layer_store_remove(ImageStore *store, const char *reference, Error *error) {
                         return error_oom(error);
                 if (strv_contains(image->repo_tags, tag) && strv_length(image->repo_tags) > 1) {
                         strv_remove(image->repo_tags, tag);
-                        image_find_pinned(s, i);
+                        store_find_pinned(s, i);
                         k = image_save(s, i, error);
                         KILL_POINT_OF("image-tag.removed", tag);
                         if (k < 0 && strv_extend(&image->repo_tags, tag) < 0)
@@ -492,7 +492,7 @@ static int image_load(LayerStore *s, const char *name, StoredImage **ret) {
         i->saved_usec = (uint64_t) json_integer_value(json_object_get(j, "saved"));
         for (size_t k = 0; k < s->n_images; k++)
                 settle_tags(s->images[k], i);
-        image_find_pinned(s, i);
+        store_find_pinned(s, i);
         r = image_register(s, i);
         if (r < 0)
                 return r;

@@ -248,8 +248,33 @@ static ImageStore *free_store(ImageStore *store) {
         return layer_store_free(layer_store(store)), NULL;
 }
 
+static int layer_store_configure(ImageStore *store, const ImageStoreConfig *config) {
+        _cleanup_free_ char *registries = NULL;
+        LayerStore *s = layer_store(store);
+        char **pinned;
+
+        if (config->registries_directory && !(registries = strdup(config->registries_directory)))
+                return -ENOMEM;
+        pinned = strv_copy(config->pinned);
+        if (config->pinned && config->pinned[0] && !pinned)
+                return -ENOMEM;
+        free(s->registries_directory);
+        s->registries_directory = TAKE_PTR(registries);
+        strv_free(s->pinned);
+        s->pinned = pinned;
+        s->max_parallel_layers =
+                        MIN(config->max_parallel_layers ? config->max_parallel_layers : PARALLEL_LAYERS_DEFAULT,
+                            PARALLEL_LAYERS_MAX);
+        s->progress_timeout_usec =
+                        config->progress_timeout_usec ? config->progress_timeout_usec : PROGRESS_TIMEOUT_DEFAULT_USEC;
+        for (size_t i = 0; i < s->n_images; i++)
+                store_find_pinned(s, s->images[i]);
+        return 0;
+}
+
 static const ImageStoreOps layer_store_ops = {
         .free = free_store,
+        .configure = layer_store_configure,
         .layers_path = layer_store_layers_path,
         .pull = layer_store_pull,
         .pulls = layer_store_pulls,
@@ -279,15 +304,7 @@ int image_store_open(sd_event *event, const ImageStoreConfig *config, ImageStore
         s->directory = strdup(config->directory);
         s->layers_path = strprintf("%s/layers", config->directory);
         s->unpack_path = strdup(config->unpack_path);
-        s->pinned = strv_copy(config->pinned);
-        s->max_parallel_layers =
-                        MIN(config->max_parallel_layers ? config->max_parallel_layers : PARALLEL_LAYERS_DEFAULT,
-                            PARALLEL_LAYERS_MAX);
-        s->progress_timeout_usec =
-                        config->progress_timeout_usec ? config->progress_timeout_usec : PROGRESS_TIMEOUT_DEFAULT_USEC;
-        if (!s->directory || !s->layers_path || !s->unpack_path ||
-            (config->pinned && config->pinned[0] && !s->pinned) ||
-            (config->registries_directory && !(s->registries_directory = strdup(config->registries_directory))))
+        if (!s->directory || !s->layers_path || !s->unpack_path || layer_store_configure(&s->base, config) < 0)
                 return error_oom(error);
         r = http_client_new(event, &s->http);
         if (r < 0)

@@ -144,6 +144,8 @@ int layer_store_remove(ImageStore *store, const char *reference, Error *error);
 int store_load_images(LayerStore *s);
 StoredImage *stored_image_free(StoredImage *i);
 DEFINE_TRIVIAL_CLEANUP_FUNC(StoredImage *, stored_image_free);
+/* Sets Image.pinned from the names it has. */
+void store_find_pinned(const LayerStore *s, StoredImage *i);
 StoredImage *store_find_id(LayerStore *s, const char *id);
 /* Gives an image a tag (taking it from another) and a digest name, either may be NULL, and saves it. Adds it to the
  * store if it is new; the store owns it then. */

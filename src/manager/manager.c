@@ -69,6 +69,10 @@ Manager *manager_free(Manager *m) {
         return NULL;
 }
 
+void manager_set_stop_timeout(Manager *m, uint64_t usec) {
+        m->config.stop_timeout_usec = usec;
+}
+
 void manager_set_engine(Manager *m, Engine *engine) {
         m->engine = engine;
 }

@@ -181,6 +181,7 @@ struct Manager {
 /* engine_events are what the engine must be made with; call it before the engine exists (userdata is the manager). */
 int manager_new(sd_event *event, const ManagerConfig *config, Systemd *systemd, ImageStore *images, Cni *cni,
                 Manager **ret, Error *error);
+void manager_set_stop_timeout(Manager *m, uint64_t usec);
 EngineEvents manager_engine_events(Manager *m);
 void manager_set_engine(Manager *m, Engine *engine);
 Manager *manager_free(Manager *m);

@@ -23,6 +23,8 @@ struct Cni {
         char *cache_directory;
         char *template; /* NULL: none */
         uint64_t timeout_usec;
+        char ***retired; /* earlier bin_directories */
+        size_t n_retired;
 
         CniNetwork network; /* no name: none */
         char *fingerprint;  /* of the folders when network was read */
@@ -31,21 +33,48 @@ struct Cni {
 int cni_new(sd_event *event, const CniConfig *config, Cni **ret) {
         _cleanup_(cni_freep) Cni *c = NULL;
 
-        if (!config->conf_directories || !config->bin_directories || !config->cache_directory)
+        if (!config->cache_directory)
                 return -EINVAL;
         c = calloc(1, sizeof(Cni));
         if (!c)
                 return -ENOMEM;
-        c->conf_directories = strv_copy(config->conf_directories);
-        c->bin_directories = strv_copy(config->bin_directories);
         c->cache_directory = strdup(config->cache_directory);
-        c->timeout_usec = config->timeout_usec > 0 ? config->timeout_usec : TIMEOUT_USEC;
-        if (!isempty(config->template))
-                c->template = strdup(config->template);
-        if (!c->conf_directories || !c->bin_directories || !c->cache_directory ||
-            (!isempty(config->template) && !c->template))
+        if (!c->cache_directory || cni_configure(c, config) < 0)
                 return -ENOMEM;
         *ret = TAKE_PTR(c);
+        return 0;
+}
+
+/* Plugins under way have the list they were started with. */
+static int retire(Cni *c, char **l) {
+        char ***retired;
+
+        if (!l)
+                return 0;
+        retired = reallocarray(c->retired, c->n_retired + 1, sizeof *retired);
+        if (!retired)
+                return -ENOMEM;
+        c->retired = retired;
+        c->retired[c->n_retired++] = l;
+        return 0;
+}
+
+int cni_configure(Cni *c, const CniConfig *config) {
+        static char *const none[] = { NULL };
+        _cleanup_strv_free_ char **conf = strv_copy(config->conf_directories ?: none),
+                                 **bin = strv_copy(config->bin_directories ?: none);
+        _cleanup_free_ char *template = isempty(config->template) ? NULL : strdup(config->template);
+
+        if (!conf || !bin || (!isempty(config->template) && !template) || retire(c, c->bin_directories) < 0)
+                return -ENOMEM;
+        strv_free(c->conf_directories);
+        c->conf_directories = TAKE_PTR(conf);
+        c->bin_directories = TAKE_PTR(bin);
+        free(c->template);
+        c->template = TAKE_PTR(template);
+        c->timeout_usec = config->timeout_usec > 0 ? config->timeout_usec : TIMEOUT_USEC;
+        /* Read anew when it is next asked for. */
+        c->fingerprint = mfree(c->fingerprint);
         return 0;
 }
 
@@ -54,6 +83,9 @@ Cni *cni_free(Cni *c) {
                 return NULL;
         strv_free(c->conf_directories);
         strv_free(c->bin_directories);
+        for (size_t i = 0; i < c->n_retired; i++)
+                strv_free(c->retired[i]);
+        free(c->retired);
         free(c->cache_directory);
         free(c->template);
         cni_network_done(&c->network);

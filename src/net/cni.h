@@ -18,6 +18,8 @@ typedef struct CniConfig {
 } CniConfig;
 
 int cni_new(sd_event *event, const CniConfig *config, Cni **ret);
+/* Takes over all but the cache directory. -ENOMEM: all is as before. */
+int cni_configure(Cni *c, const CniConfig *config);
 Cni *cni_free(Cni *c);
 DEFINE_TRIVIAL_CLEANUP_FUNC(Cni *, cni_free);
 

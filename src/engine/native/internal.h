@@ -21,6 +21,11 @@
 #define RUNTIME_TIMEOUT_USEC (60 * USEC_PER_SEC) /* crun start */
 #define KILL_TIMEOUT_USEC (60 * USEC_PER_SEC)    /* a killed process that doesn't go hangs in the kernel */
 
+typedef struct NativeRuntimes {
+        Runtime *list;
+        size_t n;
+} NativeRuntimes;
+
 typedef struct NativeEngine NativeEngine;
 
 /* A pod that is followed. */
@@ -69,6 +74,8 @@ struct NativeEngine {
         Systemd *systemd;
         Runtime *runtimes; /* the default first */
         size_t n_runtimes;
+        NativeRuntimes *retired; /* of earlier configurations */
+        size_t n_retired;
         Runtime exec_program; /* rktlet-exec, which needs what crun needs: a file that nobody can write to */
         char *pod_path, *create_path, *checkpoint_path, *run_directory, *crun_root, *scratch;
         size_t log_line_max;

@@ -215,6 +215,34 @@ static int add_runtimes(NativeEngine *e, const NativeEngineConfig *config, Error
 
 #define UNIT_STOP_DEFAULT_USEC (10 * USEC_PER_SEC)
 
+static void free_runtimes(Runtime *runtimes, size_t n) {
+        for (size_t i = 0; i < n; i++)
+                runtime_done(&runtimes[i]);
+        free(runtimes);
+}
+
+int native_engine_configure(Engine *engine, const NativeEngineConfig *config, Error *error) {
+        NativeEngine *e = native_engine(engine), fresh = { .run_directory = e->run_directory, .crun_root = e->crun_root };
+        NativeRuntimes *retired;
+        int r;
+
+        /* Containers that are there, and calls under way, keep the runtimes they know. */
+        retired = reallocarray(e->retired, e->n_retired + 1, sizeof *retired);
+        if (!retired)
+                return error_oom(error);
+        e->retired = retired;
+        r = add_runtimes(&fresh, config, error);
+        if (r < 0) {
+                free_runtimes(fresh.runtimes, fresh.n_runtimes);
+                return r;
+        }
+        e->retired[e->n_retired++] = (NativeRuntimes) { e->runtimes, e->n_runtimes };
+        e->runtimes = fresh.runtimes;
+        e->n_runtimes = fresh.n_runtimes;
+        e->log_line_max = config->max_container_log_line > 0 ? (size_t) config->max_container_log_line : 0;
+        return 0;
+}
+
 static Engine *native_free(Engine *engine) {
         NativeEngine *e = native_engine(engine);
         NativeContainer *n, *next;
@@ -225,9 +253,10 @@ static Engine *native_free(Engine *engine) {
         HASH_ITER(hh, e->pods, p, next_pod)
                 native_pod_forget(p);
         sd_event_unref(e->event);
-        for (size_t i = 0; i < e->n_runtimes; i++)
-                runtime_done(&e->runtimes[i]);
-        free(e->runtimes);
+        free_runtimes(e->runtimes, e->n_runtimes);
+        for (size_t i = 0; i < e->n_retired; i++)
+                free_runtimes(e->retired[i].list, e->retired[i].n);
+        free(e->retired);
         runtime_done(&e->exec_program);
         free(e->pod_path);
         free(e->create_path);
