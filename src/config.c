@@ -626,7 +626,8 @@ int config_dump(const Config *c, FILE *f) {
 
 /* Settings that the parts take over when they are told to. */
 static const char *const live_keys[] = {
-        "LogLevel", "StopTimeoutSec", "Crun", "LogLineMax", "CniConfDirectories", "CniBinDirectories", "CniTemplate",
+        "LogLevel", "StopTimeoutSec", "Crun", "UnitStopTimeoutSec", "LogLineMax", "LogToJournal", "JournalRateLimitIntervalSec",
+        "JournalRateLimitBurst", "CniConfDirectories", "CniBinDirectories", "CniTemplate",
         "CniTimeoutSec", "RegistriesDirectory", "PinnedImages", "ParallelLayers", "ImageProgressTimeoutSec",
 };
 
@@ -668,6 +669,8 @@ static int setting_differs(const Setting *s, const Config *a, const Config *b) {
 }
 
 static size_t field_size(const Setting *s) {
+        if (s->print == print_boolean)
+                return sizeof(bool);
         return s->print == print_log_level ? sizeof(int) : is_list(s) || s->print == print_string ? sizeof(void *) : sizeof(uint64_t);
 }
 

@@ -10,6 +10,7 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sysexits.h>
 #include <systemd/sd-daemon.h>
 
 #include "basic/fiber.h"
@@ -664,7 +665,8 @@ static int run(int argc, char *argv[]) {
         if (r < 0) {
                 log_error("Cannot start: %s", error_is_set(&error) ? strempty(error.message) : strerror(-r));
                 (void) sd_notifyf(false, "STATUS=%s\nERRNO=%d", strempty(error.message), -r);
-                return EXIT_FAILURE;
+                /* What another attempt cannot change; rktlet.service makes none then. */
+                return r == -EPROTONOSUPPORT ? EX_CONFIG : EXIT_FAILURE;
         }
         r = sd_event_loop(d.event);
         if (r < 0)

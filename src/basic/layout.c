@@ -57,10 +57,12 @@ int layout_open(int dir_fd, const char *shown, const Layout *l, Error *error) {
         r = layout_read(dir_fd, &version, &why);
         if (r == -ENOMEM)
                 return error_oom(error);
-        if (r > 0 && version > l->version)
-                return error_setf(error, GRPC_FAILED_PRECONDITION,
+        if (r > 0 && version > l->version) {
+                (void) error_setf(error, GRPC_FAILED_PRECONDITION,
                                   "%s is of version %u, this rktlet (" PROJECT_VERSION ") knows %u and nothing later: start "
                                   "the rktlet that wrote it, or move it away", shown, version, l->version);
+                return -EPROTONOSUPPORT;
+        }
         if (r > 0 && version == l->version)
                 return 0;
         if (r < 0) {

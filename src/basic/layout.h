@@ -17,8 +17,8 @@ typedef struct Layout {
 /* 1 with *ret_version; 0 when there is no such file (a new directory, or one of a program from before it: version 0);
  * -EBADMSG when it is damaged. */
 int layout_read(int dir_fd, unsigned *ret_version, Error *error);
-/* Brings the directory up to date and notes the version. FailedPrecondition when it is of a later one: nothing has been
- * touched then. A damaged file is written again: each file below says its own version too. When it cannot be written
+/* Brings the directory up to date and notes the version. -EPROTONOSUPPORT (FailedPrecondition) when it is of a later
+ * one: nothing has been touched then. A damaged file is written again: each file below says its own version too. When it cannot be written
  * (a full disk) that is no error: the next start tries again. shown is what the directory is called in errors. */
 int layout_open(int dir_fd, const char *shown, const Layout *l, Error *error);
 

@@ -231,7 +231,7 @@ typedef struct NativeEngineConfig {
 int native_engine_new(sd_event *event, Systemd *systemd, const NativeEngineConfig *config, const EngineEvents *events,
                       Engine **ret, Error *error);
 
-/* Takes over crun_path, runtimes and max_container_log_line, for what is made from now on. */
+/* Takes over crun_path, runtimes, max_container_log_line and unit_stop_timeout_usec, for what is made from now on. */
 int native_engine_configure(Engine *engine, const NativeEngineConfig *config, Error *error);
 
 static inline Engine *engine_free(Engine *e) {

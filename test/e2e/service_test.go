@@ -85,7 +85,7 @@ func TestServiceWhoseLoopStandsStillIsRestartedWithNothingLost(t *testing.T) {
 }
 
 func TestServiceReloadTakesOverWhatCanBe(t *testing.T) {
-	leavesNothing(t)
+	leavesNothing(t, "path /run/rktlet/runtimes")
 	daemonStays(t)
 	c := newPatient(t)
 	pinned := func() bool {

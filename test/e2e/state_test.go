@@ -205,6 +205,12 @@ func TestStateOfALaterVersionIsRefused(t *testing.T) {
 		if out, err := exec.Command("rktlet").CombinedOutput(); err == nil || !strings.Contains(string(out), "is of version 1000, this rktlet") {
 			t.Errorf("it starts on a state it does not know: %v, %s", err, out)
 		}
+		if out, err := try("systemctl", "start", *daemonUnit); err == nil {
+			t.Errorf("the unit starts: %s", out)
+		}
+		equal(t, "exit status", unitProperty(t, *daemonUnit, "ExecMainStatus"), "78")
+		equal(t, "state", unitProperty(t, *daemonUnit, "ActiveState"), "failed")
+		command(t, "systemctl", "stop", "rktlet.socket")
 		if code, out := checker(t, "--repair"); code != 8 || !strings.Contains(out, "is of version 1000, this rktlet") {
 			t.Errorf("it repairs a state it does not know: %d, %s", code, out)
 		}

@@ -215,6 +215,16 @@ static int add_runtimes(NativeEngine *e, const NativeEngineConfig *config, Error
 
 #define UNIT_STOP_DEFAULT_USEC (10 * USEC_PER_SEC)
 
+/* What pods and containers get that are made from now on. */
+static void set_limits(NativeEngine *e, const NativeEngineConfig *config) {
+        e->log_to_journal = config->log_to_journal;
+        e->journal_interval_usec = config->journal_interval_usec;
+        e->journal_burst = config->journal_burst;
+        e->unit_stop_timeout_usec = config->unit_stop_timeout_usec > 0 ? config->unit_stop_timeout_usec
+                                                                       : UNIT_STOP_DEFAULT_USEC;
+        e->log_line_max = config->max_container_log_line > 0 ? (size_t) config->max_container_log_line : 0;
+}
+
 static void free_runtimes(Runtime *runtimes, size_t n) {
         for (size_t i = 0; i < n; i++)
                 runtime_done(&runtimes[i]);
@@ -239,7 +249,7 @@ int native_engine_configure(Engine *engine, const NativeEngineConfig *config, Er
         e->retired[e->n_retired++] = (NativeRuntimes) { e->runtimes, e->n_runtimes };
         e->runtimes = fresh.runtimes;
         e->n_runtimes = fresh.n_runtimes;
-        e->log_line_max = config->max_container_log_line > 0 ? (size_t) config->max_container_log_line : 0;
+        set_limits(e, config);
         return 0;
 }
 
@@ -387,12 +397,7 @@ int native_engine_new(sd_event *event, Systemd *systemd, const NativeEngineConfi
         e->exec_program.fd = -1;
         e->event = sd_event_ref(event);
         e->systemd = systemd;
-        e->log_to_journal = config->log_to_journal;
-        e->journal_interval_usec = config->journal_interval_usec;
-        e->journal_burst = config->journal_burst;
-        e->unit_stop_timeout_usec = config->unit_stop_timeout_usec > 0 ? config->unit_stop_timeout_usec
-                                                                       : UNIT_STOP_DEFAULT_USEC;
-        e->log_line_max = config->max_container_log_line > 0 ? (size_t) config->max_container_log_line : 0;
+        set_limits(e, config);
         e->pod_path = strprintf("%s/rktlet-pod", config->libexec_path);
         e->create_path = strprintf("%s/rktlet-create", config->libexec_path);
         exec_path = strprintf("%s/rktlet-exec", config->libexec_path);
