@@ -158,6 +158,12 @@ func imageNames(t testing.TB) string {
 	return strings.Join(names, "\n")
 }
 
+// imageStore is what the image store has on its disk, but for marks that come and go.
+func imageStore(t testing.TB) string {
+	t.Helper()
+	return command(t, "find", "/var/lib/rktlet/image", "!", "-name", "unsynced", "!", "-path", "*/fs/*")
+}
+
 func removeAllPods(t testing.TB, but ...string) {
 	t.Helper()
 	for _, item := range do(t, rt.ListPodSandbox, &cri.ListPodSandboxRequest{}).Items {
@@ -296,7 +302,8 @@ func (l *labour) checkRest() {
 func TestFaultDaemonKilledUnderLoadLosesNothing(t *testing.T) {
 	leavesNothing(t)
 	pull(t, "test/base")
-	images := imageNames(t)
+	removeImage(t, ref("test/layers"))
+	images, store := imageNames(t), imageStore(t)
 	keeper := runPod(t, withNetwork)
 	var writers []*ctrT
 	for range 4 {
@@ -308,21 +315,54 @@ func TestFaultDaemonKilledUnderLoadLosesNothing(t *testing.T) {
 	alive := survivors(writers...)
 	status := keeper.status().String()
 	l := startLabour(t, 6, false)
+	pulling, pulled := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		for {
+			select {
+			case <-pulling:
+				pulled <- n
+				return
+			default:
+			}
+			ctx, cancel := timeout(30 * time.Second)
+			if _, err := img.PullImage(ctx, &cri.PullImageRequest{Image: spec(ref("test/layers"))}); err == nil {
+				n++
+				_, _ = img.RemoveImage(ctx, &cri.RemoveImageRequest{Image: spec(ref("test/layers"))})
+			} else {
+				time.Sleep(5 * time.Millisecond)
+			}
+			cancel()
+		}
+	}()
 	var took []time.Duration
 	for i := range 20 {
+		// Now in the middle of what has just begun, now after something has come to its end.
 		time.Sleep(time.Duration(20+i*i*53%300) * time.Millisecond)
+		for begin, seen := time.Now(), l.exited.Load(); i%2 == 1 && l.exited.Load() < seen+3 && time.Since(begin) < 2*time.Second; {
+			time.Sleep(time.Millisecond)
+		}
 		took = append(took, killDaemonNow(t))
 		checkSurvivors(t, alive)
 		equal(t, "status of the pod", keeper.status().String(), status)
 	}
 	l.end()
+	close(pulling)
+	pulls := <-pulled
 	killDaemonNow(t)
 	for _, c := range writers {
 		equal(t, "state", c.status().State, cri.ContainerState_CONTAINER_RUNNING)
 	}
 	l.checkRest()
 	removeAllPods(t, keeper.id)
+	removeImage(t, ref("test/layers"))
 	equal(t, "images", imageNames(t), images)
+	eventually(t, 10*time.Second, "nothing is left in the image store", func() error {
+		if now := imageStore(t); now != store {
+			return fmt.Errorf("before:\n%s\nnow:\n%s", store, now)
+		}
+		return nil
+	})
 	lines := 0
 	for _, c := range writers {
 		c.stop(10)
@@ -330,8 +370,8 @@ func TestFaultDaemonKilledUnderLoadLosesNothing(t *testing.T) {
 		lines += checkWriter(t, c.logPath())
 	}
 	p50, most := median(took)
-	t.Logf("%d kills: %d lines, none lost; %d pods and %d exit codes in %d rounds, %d of them broken off; until all is listed again %v, at most %v",
-		len(took)+1, lines, l.sandboxes.Load(), l.exited.Load(), l.rounds.Load(), l.failed.Load(), p50, most)
+	t.Logf("%d kills: %d lines, none lost; %d pods and %d exit codes in %d rounds, %d of them broken off; %d pulls; until all is listed again %v, at most %v",
+		len(took)+1, lines, l.sandboxes.Load(), l.exited.Load(), l.rounds.Load(), l.failed.Load(), pulls, p50, most)
 	if l.exited.Load() == 0 {
 		t.Error("no container came to its end: nothing was tested")
 	}
