@@ -25,6 +25,7 @@ typedef struct EnginePod {
         const char *run_directory; /* /run/rktlet/pods/ID, there, 0700 */
         const runtime_v1_PodSandboxConfig *config;
         const char *runtime_handler;
+        bool stopped;              /* it was stopped, or its end was told: it isn't about to come back */
 } EnginePod;
 
 /* An image that is mounted in a container. */

@@ -217,8 +217,11 @@ static int load_pod(void *userdata) {
         /* What isn't known yet is told by an event. */
         if (p->network_added && state.running && state.pid > 0)
                 pod_open_netns(p);
-        if (p->phase == POD_READY && !state.running)
+        if (p->phase == POD_READY && !state.running) {
                 p->phase = POD_NOT_READY;
+                /* Only so that the next start needn't find it out again. */
+                (void) pod_state_save(p, NULL);
+        }
         return 0;
 }
 

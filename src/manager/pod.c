@@ -199,6 +199,7 @@ EnginePod pod_engine_view(const Pod *p) {
                 .run_directory = p->run_directory,
                 .config = &p->request.config,
                 .runtime_handler = strempty(p->request.runtime_handler),
+                .stopped = p->phase == POD_NOT_READY,
         };
 }
 

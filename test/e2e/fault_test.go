@@ -377,6 +377,48 @@ func TestFaultDaemonKilledUnderLoadLosesNothing(t *testing.T) {
 	}
 }
 
+// Pods that ended long ago, as a node has many, cost the next daemon no time: nothing is waited for that cannot come.
+func TestFaultDaemonStartDoesNotWaitForWhatHasEnded(t *testing.T) {
+	leavesNothing(t)
+	fastest := func() time.Duration {
+		least := time.Hour
+		for range 5 {
+			least = min(least, killDaemonNow(t))
+		}
+		return least
+	}
+	running := runPod(t)
+	running.run()
+	before := fastest()
+	for range 5 {
+		p := runPod(t)
+		p.run(sh("exit 3")).wait()
+		p.run()
+		p.stop()
+	}
+	gone := runPod(t) // by itself
+	gone.run(sh("exit 3")).wait()
+	command(t, "systemctl", "stop", gone.unit())
+	eventually(t, 5*time.Second, "its end is seen", func() error {
+		if st := gone.status().State; st != cri.PodSandboxState_SANDBOX_NOTREADY {
+			return fmt.Errorf("state is %v", st)
+		}
+		return nil
+	})
+	after := fastest()
+	if after > before+700*time.Millisecond {
+		t.Errorf("a start takes %v, it took %v before there were pods that have ended", after, before)
+	}
+	for _, pod := range do(t, rt.ListPodSandbox, &cri.ListPodSandboxRequest{}).Items {
+		want := cri.PodSandboxState_SANDBOX_NOTREADY
+		if pod.Id == running.id {
+			want = cri.PodSandboxState_SANDBOX_READY
+		}
+		equal(t, "state", pod.State, want)
+	}
+	t.Logf("from a kill to complete lists: %v with one pod, %v with six more that have ended", before, after)
+}
+
 // daemonDown ends the daemon as a crash does, and keeps it down until the returned function is called.
 func daemonDown(t testing.TB) func() {
 	t.Helper()

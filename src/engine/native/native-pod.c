@@ -277,14 +277,19 @@ static int native_pod_watch(NativePod *p, const EnginePod *pod, bool runs, Error
         return r < 0 ? error_set(error, r, "cannot follow unit %s", p->unit) : runs;
 }
 
-/* Waits until it is known what the unit does. */
-static int native_pod_wait_seen(NativePod *p, Error *error) {
+/* Waits until it is known what the unit does. The unit of a pod that was stopped may be loaded still, because those of its
+ * containers are: it is down, and there is nothing to wait for. */
+static int native_pod_wait_seen(NativePod *p, bool stopped, Error *error) {
         int r;
 
-        while (p->engine && (!p->seen || p->settle)) {
+        while (p->engine && (!p->seen || (p->settle && !stopped))) {
                 r = fiber_queue_wait(&p->changed);
                 if (r < 0)
                         return error_set(error, r, "gave up waiting for the state of unit %s", p->unit);
+        }
+        if (p->settle) {
+                p->settle = sd_event_source_disable_unref(p->settle);
+                p->state.running = false;
         }
         return 0;
 }
@@ -641,7 +646,7 @@ int native_pod_load(Engine *engine, const EnginePod *pod, EnginePodState *ret, E
         if (r > 0)
                 p->state.running = true; /* its process's ID comes later */
         else if (r == 0)
-                r = native_pod_wait_seen(p, error);
+                r = native_pod_wait_seen(p, pod->stopped, error);
         if (r < 0)
                 return r;
         p->up = true;
