@@ -27,9 +27,18 @@ type rebootState struct {
 	Pods                                         map[string]string // names by ID
 	Running, Silent, Created, Exited, ExitedText string
 	Addresses                                    []string
-	Images, LogPath                              string
+	Images, LogPath, Boot                        string
 	StoppedPod                                   string
 	Configs                                      map[string]*cri.PodSandboxConfig
+}
+
+func bootID(t testing.TB) string {
+	t.Helper()
+	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
 }
 
 func beforeReboot(t *testing.T, orderly bool) {
@@ -56,6 +65,7 @@ func beforeReboot(t *testing.T, orderly bool) {
 	running.waitForLog(" 500\n")
 	state.Running, state.Silent, state.Created, state.Exited = running.id, silent.id, created.id, exited.id
 	state.ExitedText, state.LogPath, state.Images = exited.status().String(), running.logPath(), imageNames(t)
+	state.Boot = bootID(t)
 	st := networked.status()
 	state.Addresses = []string{st.Network.Ip}
 	for _, ip := range st.Network.AdditionalIps {
@@ -91,6 +101,9 @@ func afterReboot(t *testing.T, orderly bool) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(rebootFolder) })
+	if bootID(t) == state.Boot {
+		t.Fatal("the machine was not rebooted")
+	}
 	waitForDaemon(t)
 
 	// All are known, and none runs.
