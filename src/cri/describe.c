@@ -248,6 +248,8 @@ int container_describe_status(const Container *k, Arena *arena, runtime_v1_Conta
                 ret->resources.has_linux = true;
                 ret->resources.linux = config->linux.resources;
         }
+        if (container_read_limits(k, &ret->resources.linux))
+                ret->has_resources = ret->resources.has_linux = true;
         if (k->info.uid >= 0) {
                 runtime_v1_LinuxContainerUser *user = &ret->user.linux;
 

@@ -212,6 +212,9 @@ int pod_read_stats(Pod *p, CgroupStatsFlags flags, CgroupStats *ret, uint64_t *r
         *ret_nano_cores = STAT_UNKNOWN;
         return 0;
 }
+bool container_read_limits(const Container *k, runtime_v1_LinuxContainerResources *resources) {
+        return false;
+}
 const char *container_cgroup(const Container *k) {
         return "/kubepods.slice/rktlet-ctr-x.service";
 }

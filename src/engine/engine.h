@@ -187,6 +187,9 @@ typedef struct EngineOps {
                                 const runtime_v1_LinuxContainerResources *resources, Error *error);
         /* Its cgroup, as above; borrowed until the next wait, NULL when there is none. Doesn't wait. */
         const char *(*container_cgroup)(Engine *e, const char *id);
+        /* Corrects the limits of one that runs to what is in force, if somebody else has changed them. True: it did. NULL:
+         * nobody does. Doesn't wait. */
+        bool (*container_read_limits)(Engine *e, const char *id, runtime_v1_LinuxContainerResources *resources);
         /* Whether pods can have user namespaces, with layers in this folder; NULL (the member): no. Doesn't wait. */
         bool (*has_user_namespaces)(Engine *e, const char *layers_path);
         /* Writes an archive of it, processes and files, to the path location, which must not be there yet; it goes on.

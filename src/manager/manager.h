@@ -270,6 +270,8 @@ int container_read_stats(Container *c, CgroupStatsFlags flags, CgroupStats *ret,
 int pod_read_stats(Pod *p, CgroupStatsFlags flags, CgroupStats *ret, uint64_t *ret_nano_cores, Error *error);
 /* Their cgroups ("/kubepods.slice/…"); borrowed, and owned by the caller. NULL: none, or no memory. */
 const char *container_cgroup(const Container *c);
+/* Corrects its limits to what is in force, where somebody has changed them by systemd's own means. True: it did. */
+bool container_read_limits(const Container *c, runtime_v1_LinuxContainerResources *resources);
 char *pod_cgroup(const Pod *p);
 /* Processes of the pod's slice, or descriptors of a container's processes; STAT_UNKNOWN where they can't be
  * counted. */

@@ -27,6 +27,13 @@ const char *container_cgroup(const Container *c) {
         return c->phase == CONTAINER_RUNNING ? e->ops->container_cgroup(e, c->id) : NULL;
 }
 
+bool container_read_limits(const Container *c, runtime_v1_LinuxContainerResources *resources) {
+        Engine *e = c->manager->engine;
+
+        return c->phase == CONTAINER_RUNNING && e->ops->container_read_limits &&
+               e->ops->container_read_limits(e, c->id, resources);
+}
+
 char *pod_cgroup(const Pod *p) {
         EnginePod view = pod_engine_view(p);
         char *control_group;

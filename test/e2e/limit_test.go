@@ -132,3 +132,35 @@ func TestLimitOOMScore(t *testing.T) {
 	}
 	refused(t, rt.CreateContainer, p.createRequest(resources(&cri.LinuxContainerResources{OomScoreAdj: 1001})), codes.InvalidArgument)
 }
+
+func TestLimitSetBySystemctlIsSeen(t *testing.T) {
+	needControllers(t, "memory", "cpu")
+	leavesNothing(t)
+	daemonStays(t)
+	p := runPod(t)
+	asked := &cri.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, CpuShares: 512, CpuQuota: 50000, CpuPeriod: 100000}
+	c := p.run(resources(asked))
+	plain := p.run()
+	status := func(c *ctrT) *cri.LinuxContainerResources { return c.status().Resources.GetLinux() }
+	equal(t, "limits that were asked for", status(c).String(), asked.String())
+	if r := plain.status().Resources; r != nil {
+		t.Errorf("limits of a container without any: %v", r)
+	}
+	command(t, "systemctl", "set-property", "--runtime", c.unit(), "MemoryMax=96M", "CPUWeight=200", "CPUQuota=25%")
+	equal(t, "memory.max", c.group("memory.max"), fmt.Sprint(96<<20))
+	r := status(c)
+	equal(t, "memory limit", r.MemoryLimitInBytes, 96<<20)
+	equal(t, "CPU rate in per cent", r.CpuQuota*100/r.CpuPeriod, 25)
+	if r.CpuShares < 5000 || r.CpuShares > 5300 {
+		t.Errorf("CPU shares for a weight of 200: %d", r.CpuShares)
+	}
+	command(t, "systemctl", "set-property", "--runtime", plain.unit(), "MemoryMax=80M")
+	equal(t, "memory limit of the other one", status(plain).GetMemoryLimitInBytes(), 80<<20)
+	command(t, "systemctl", "set-property", "--runtime", c.unit(), "MemoryMax=infinity", "CPUQuota=")
+	r = status(c)
+	equal(t, "no memory limit", r.MemoryLimitInBytes, 0)
+	equal(t, "no CPU quota", r.CpuQuota, -1)
+	// What the kubelet sets counts again.
+	do(t, rt.UpdateContainerResources, &cri.UpdateContainerResourcesRequest{ContainerId: c.id, Linux: asked})
+	equal(t, "limits that were asked for again", status(c).String(), asked.String())
+}

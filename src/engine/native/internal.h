@@ -180,6 +180,7 @@ void native_container_mirror_limits(const NativeContainer *n, const Resources *r
 /* "a-b.slice" is /a.slice/a-b.slice, as systemd.slice(5) has it. Owned by the caller. */
 int slice_path(const char *slice, char **ret);
 int native_pod_cgroup(Engine *e, const EnginePod *pod, char **ret);
+bool native_container_read_limits(Engine *e, const char *id, runtime_v1_LinuxContainerResources *resources);
 const char *native_container_cgroup(Engine *e, const char *id);
 int native_container_spec(Engine *e, const EngineContainer *c, char **ret);
 int native_container_layer_usage(Engine *e, const EngineContainer *c, TreeUsage *ret, Error *error);

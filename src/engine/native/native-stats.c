@@ -6,6 +6,7 @@
 #include "basic/file-util.h"
 #include "basic/process.h"
 #include "engine/native/internal.h"
+#include "engine/native/resources.h"
 
 #define SMALL_LAYER_ENTRIES 256 /* counted in place, which takes less than starting a child */
 #define SPEC_MAX (8U * 1024U * 1024U) /* an answer has room for 16 MiB */
@@ -43,6 +44,10 @@ const char *native_container_cgroup(Engine *engine, const char *id) {
         const NativeContainer *n = native_container_find(native_engine(engine), id);
 
         return n && n->watch && !n->exiting ? n->control_group : NULL;
+}
+
+bool native_container_read_limits(Engine *engine, const char *id, runtime_v1_LinuxContainerResources *resources) {
+        return resources_read_back(native_container_cgroup(engine, id), resources);
 }
 
 int native_container_spec(Engine *engine, const EngineContainer *c, char **ret) {

@@ -342,6 +342,7 @@ static const EngineOps native_ops = {
         .container_reopen_log = native_container_reopen_log,
         .container_update = native_container_update,
         .container_cgroup = native_container_cgroup,
+        .container_read_limits = native_container_read_limits,
         .container_checkpoint = native_container_checkpoint,
         .container_spec = native_container_spec,
         .container_layer_usage = native_container_layer_usage,

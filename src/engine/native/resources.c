@@ -100,6 +100,11 @@ static uint64_t weight_from_shares(int64_t shares) {
         return (uint64_t) (1 + (shares - CPU_SHARES_MIN) * (CPU_WEIGHT_MAX - 1) / (CPU_SHARES_MAX - CPU_SHARES_MIN));
 }
 
+int64_t resources_shares_from_weight(uint64_t weight) {
+        weight = MIN(MAX(weight, UINT64_C(1)), (uint64_t) CPU_WEIGHT_MAX);
+        return (int64_t) (CPU_SHARES_MIN + (weight - 1) * (CPU_SHARES_MAX - CPU_SHARES_MIN) / (CPU_WEIGHT_MAX - 1));
+}
+
 static int parse_cpu(const runtime_v1_LinuxContainerResources *r, Resources *ret, Error *error) {
         int64_t period = r->cpu_period;
 

@@ -50,6 +50,13 @@ int resources_write_files(const Resources *r, const char *control_group, Error *
  * can't be written isn't: the unit's own limit counts anyway. */
 void resources_mirror(const Resources *r, const char *control_group);
 
+/* Corrects what the cgroup says otherwise: somebody has changed the unit (systemctl set-property). What was asked for is
+ * left as it was asked for while that is what is in force. True: something was corrected. */
+bool resources_read_back(const char *control_group, runtime_v1_LinuxContainerResources *r);
+
+/* A weight of cgroup v2 as shares, see weight_from_shares(). */
+int64_t resources_shares_from_weight(uint64_t weight);
+
 /* "0-3,7" as a bit mask. */
 int cpu_list_parse(const char *s, CpuList *ret);
 
