@@ -298,6 +298,8 @@ int main(int argc, char **argv) {
         r = image_store_open(event, &config, &c.store, &error);
         if (r < 0) {
                 (void) failed(r, &error);
+                sd_event_unref(event);
+                strv_free(options.pinned);
                 return EXIT_FAILURE;
         }
         c.args = argv + optind + 1;
