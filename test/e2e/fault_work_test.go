@@ -57,7 +57,7 @@ func TestFaultPodProcessesKilledDuringCallsFailNone(t *testing.T) {
 			return fmt.Errorf("ReopenContainerLog: %w", err)
 		}
 		// An attached client loses its stream with the process, and comes back.
-		for tries := 0; ; tries++ {
+		for ; ; time.Sleep(10 * time.Millisecond) {
 			st, err := rt.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: c.id})
 			if err != nil {
 				return fmt.Errorf("ContainerStatus: %w", err)
@@ -67,9 +67,6 @@ func TestFaultPodProcessesKilledDuringCallsFailNone(t *testing.T) {
 					return fmt.Errorf("exit code %d, not %d", st.Status.ExitCode, i%99+1)
 				}
 				break
-			}
-			if tries > 100 {
-				return fmt.Errorf("the container takes no input")
 			}
 			u, err := rt.Attach(ctx, &cri.AttachRequest{ContainerId: c.id, Stdin: true, Stdout: true, Stderr: true})
 			if status.Code(err) == codes.FailedPrecondition {
