@@ -76,7 +76,7 @@ func stream(t testing.TB, connect connector, u string, options remotecommand.Str
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := timeout(30 * time.Second)
+	ctx, cancel := timeout(3 * time.Minute)
 	defer cancel()
 	options.Stdout, options.Stderr = out, errs
 	return executor.StreamWithContext(ctx, options)
@@ -859,7 +859,7 @@ func TestStreamGigabyte(t *testing.T) {
 					return 0, err
 				}
 				defer func() { _ = conn.Close() }()
-				_ = conn.SetDeadline(time.Now().Add(time.Minute))
+				_ = conn.SetDeadline(time.Now().Add(3 * time.Minute))
 				return io.Copy(io.Discard, conn)
 			})
 		})
