@@ -123,7 +123,7 @@ func TestHandlerRuncExec(t *testing.T) {
 	equal(t, "output", string(answer.Stdout)+string(answer.Stderr), "out\nerr\n")
 	equal(t, "exit code", answer.ExitCode, 3)
 	equal(t, "killed", c.exec("sh", "-c", "kill -9 $$").ExitCode, 137)
-	contains(t, "the cgroup it sees", c.sh("cat /proc/self/cgroup"), "0::/exec-")
+	contains(t, "the cgroup it sees", c.sh("cat /proc/self/cgroup"), "0::/rktlet-exec-")
 	contains(t, "one that was left", c.sh("ps -o args"), "sleep 100000")
 	before := len(unitPIDs(t, c.unit()))
 	refused(t, rt.ExecSync, &cri.ExecSyncRequest{ContainerId: c.id, Cmd: []string{"sh", "-c", "sleep 1000 & sleep 1000"}, Timeout: 1}, codes.DeadlineExceeded)
