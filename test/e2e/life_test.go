@@ -182,6 +182,7 @@ type life struct {
 	host   bool
 	config *cri.PodSandboxConfig
 	pod    string
+	held   podHoldings // by the pod's process, in the beginning
 	ctr    *lifeContainer
 }
 
@@ -332,7 +333,12 @@ func runPodStep(mods ...podMod) func(*life) error {
 			}
 			break
 		}
-		return l.checkPod(cri.PodSandboxState_SANDBOX_READY)
+		if err := l.checkPod(cri.PodSandboxState_SANDBOX_READY); err != nil {
+			return err
+		}
+		var err error
+		l.held, err = l.holdings()
+		return err
 	}
 }
 
@@ -353,6 +359,41 @@ func (l *life) checkPod(state cri.PodSandboxState) error {
 		return fmt.Errorf("pod %s is that of %v", l.pod, st.Metadata)
 	}
 	return nil
+}
+
+// holdings are what the pod's process has of its containers: mounts, descriptors, and those that systemd keeps for it.
+func (l *life) holdings() (h podHoldings, err error) {
+	unit := "rktlet-pod-" + l.pod + ".service"
+	out, err := try("systemctl", "show", "--property=MainPID,NFileDescriptorStore", unit)
+	if err != nil {
+		return h, fmt.Errorf("systemctl show: %w: %s", err, out)
+	}
+	pid := 0
+	for _, line := range strings.Fields(out) {
+		_, _ = fmt.Sscanf(line, "MainPID=%d", &pid)
+		_, _ = fmt.Sscanf(line, "NFileDescriptorStore=%d", &h.stored)
+	}
+	descriptors, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		return h, err
+	}
+	h.descriptors = len(descriptors)
+	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	h.mounts = strings.Count(string(mounts), "/run/rktlet/containers/")
+	return h, err
+}
+
+type podHoldings struct{ descriptors, stored, mounts int }
+
+// emptyPodStep looks whether all that the pod's process held for containers went with them.
+func emptyPodStep(l *life) error {
+	return until(5*time.Second, "the pod's process holds nothing of its containers", func() error {
+		now, err := l.holdings()
+		if err == nil && (now.descriptors > l.held.descriptors || now.stored > l.held.stored || now.mounts > l.held.mounts) {
+			err = fmt.Errorf("it has %+v, in the beginning it had %+v", now, l.held)
+		}
+		return err
+	})
 }
 
 func stopPodStep(l *life) error {
@@ -655,6 +696,7 @@ func podSteps() []lifeStep {
 		{name: "CreateContainer of a missing command", run: createStep("missing", withCommand("/missing")), part: partMissing, variant: true},
 		{name: "StartContainer of a missing command", run: startFailsStep, part: partMissing},
 		{name: "RemoveContainer of a missing command", run: removeStep, part: partMissing, variant: true},
+		{name: "the pod without containers", run: emptyPodStep, part: partPod, spared: true},
 		{name: "CreateContainer for the pod's end", run: createStep("last"), part: partPod, spared: true},
 		{name: "StartContainer for the pod's end", run: startStep, part: partPod, spared: true},
 		{name: "StopPodSandbox", run: stopPodStep, part: partPod},
