@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "basic/kill-point.h"
+
 static void help(void) {
         printf("rktlet [OPTIONS...]\n\n"
                "Serves the Kubernetes Container Runtime Interface: pods and containers as systemd units.\n\n"
