@@ -336,6 +336,7 @@ static const Setting settings[] = {
         TIME("Network", "CniTimeoutSec", cni_timeout_usec, "60s", USEC_PER_SEC, 3600 * USEC_PER_SEC),
         PATH("Image", "ImageDirectory", image_directory, "/var/lib/rktlet/image"),
         PATH("Image", "RegistriesDirectory", registries_directory, "/etc/rktlet/registries.d"),
+        PATH("Image", "VerifiersDirectory", verifiers_directory, "/etc/rktlet/image-verifiers.d"),
         { "Image", "PinnedImages", parse_words, print_list, FIELD(pinned_images), "",
           .expected = "globs of image references" },
         NUMBER("Image", "ParallelLayers", parallel_layers, "3", 1, 32, "a number from 1 to 32"),
@@ -628,7 +629,7 @@ int config_dump(const Config *c, FILE *f) {
 static const char *const live_keys[] = {
         "LogLevel", "StopTimeoutSec", "Crun", "UnitStopTimeoutSec", "LogLineMax", "LogToJournal", "JournalRateLimitIntervalSec",
         "JournalRateLimitBurst", "CniConfDirectories", "CniBinDirectories", "CniTemplate",
-        "CniTimeoutSec", "RegistriesDirectory", "PinnedImages", "ParallelLayers", "ImageProgressTimeoutSec",
+        "CniTimeoutSec", "RegistriesDirectory", "VerifiersDirectory", "PinnedImages", "ParallelLayers", "ImageProgressTimeoutSec",
 };
 
 static bool is_live(const Setting *s) {

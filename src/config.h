@@ -36,7 +36,7 @@ typedef struct Config {
         char *cni_template;     /* "": none */
         uint64_t cni_timeout_usec;
         /* [Image] */
-        char *image_directory, *registries_directory;
+        char *image_directory, *registries_directory, *verifiers_directory;
         char **pinned_images;   /* globs of references */
         uint64_t parallel_layers;
         uint64_t image_progress_timeout_usec;

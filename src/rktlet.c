@@ -361,6 +361,7 @@ static ImageStoreConfig image_config(const Config *c, const char *unpack_path) {
         return (ImageStoreConfig) {
                 .directory = c->image_directory,
                 .registries_directory = c->registries_directory,
+                .verifiers_directory = c->verifiers_directory,
                 .unpack_path = unpack_path,
                 .pinned = c->pinned_images,
                 .max_parallel_layers = (unsigned) c->parallel_layers,

@@ -1,11 +1,16 @@
 /* Images: ListImages, StreamImages, ImageStatus, PullImage, RemoveImage, ImageFsInfo. */
 
 #include <sys/stat.h>
+#include <systemd/sd-event.h>
 
+#include "basic/log.h"
 #include "cri/describe.h"
 #include "cri/info.h"
 #include "cri/internal.h"
 #include "cri/stream.h"
+#include "image/reference.h"
+
+#define PROGRESS_USEC (5 * USEC_PER_SEC)
 
 static int image_required(const runtime_v1_ImageSpec *spec, bool given, Error *error) {
         if (given && !isempty(spec->image))
@@ -121,6 +126,8 @@ int cri_image_status(CriCall *c, Error *error) {
                 r = image_describe(i, &c->arena, &response.image);
                 if (r < 0)
                         return error_oom(error);
+                /* The handler that was asked for has it. */
+                response.image.spec.runtime_handler = request->image.runtime_handler;
         }
         if (i && request->verbose) {
                 r = image_info(i, &c->arena, &info, error);
@@ -130,6 +137,59 @@ int cri_image_status(CriCall *c, Error *error) {
                 response.info_count = 1;
         }
         return CRI_REPLY(c, ImageStatusResponse, &response, error);
+}
+
+/* The same images serve all handlers, but one that isn't there is a mistake. */
+static int check_handler(CriCall *c, const runtime_v1_ImageSpec *spec, Error *error) {
+        Engine *e = c->manager->engine;
+
+        if (isempty(spec->runtime_handler) || !e || !e->ops->handler_check)
+                return 0;
+        return e->ops->handler_check(e, spec->runtime_handler, error);
+}
+
+/* A pull that takes long says how far it is. */
+typedef struct PullProgress {
+        ImageStore *images;
+        char *name; /* as the store calls it */
+        sd_event_source *timer;
+} PullProgress;
+
+static void pull_progress_done(PullProgress *p) {
+        sd_event_source_disable_unref(p->timer);
+        free(p->name);
+}
+
+static int log_progress(sd_event_source *timer, uint64_t usec, void *userdata) {
+        PullProgress *p = userdata;
+        _cleanup_free_ ImagePullProgress *pulls = NULL;
+        size_t n = 0;
+
+        if (image_store_pulls(p->images, &pulls, &n) < 0)
+                n = 0;
+        for (size_t i = 0; i < n; i++)
+                if (streq_ptr(pulls[i].name, p->name)) {
+                        log_info("PullImage, image %s: %llu of %llu KiB, %zu of %zu layers", p->name,
+                                 (unsigned long long) (pulls[i].fetched / 1024), (unsigned long long) (pulls[i].size / 1024),
+                                 pulls[i].n_done, pulls[i].n_layers);
+                        break;
+                }
+        (void) sd_event_source_set_time_relative(timer, PROGRESS_USEC);
+        (void) sd_event_source_set_enabled(timer, SD_EVENT_ONESHOT);
+        return 0;
+}
+
+/* Whatever fails here costs a line in the log. */
+static void pull_progress_begin(PullProgress *p, CriCall *c, const char *reference) {
+        _cleanup_image_reference_ ImageReference r = {};
+
+        p->images = c->manager->images;
+        if (!c->manager->event || image_reference_parse(reference, &r, NULL) < 0)
+                return;
+        p->name = r.digest ? strprintf("%s@%s", r.name, r.digest) : strprintf("%s:%s", r.name, r.tag);
+        if (p->name)
+                (void) sd_event_add_time_relative(c->manager->event, &p->timer, CLOCK_MONOTONIC, PROGRESS_USEC, 0,
+                                                  log_progress, p);
 }
 
 static void wipe(char *s) {
@@ -142,6 +202,7 @@ int cri_pull_image(CriCall *c, Error *error) {
         runtime_v1_AuthConfig *a = &request->auth;
         runtime_v1_PullImageResponse response = {};
         _cleanup_(image_unrefp) Image *image = NULL;
+        _cleanup_(pull_progress_done) PullProgress progress = {};
         ImageAuth auth = {
                 .username = a->username,
                 .password = a->password,
@@ -153,9 +214,12 @@ int cri_pull_image(CriCall *c, Error *error) {
         int r;
 
         r = image_required(&request->image, request->has_image, error);
+        if (r >= 0)
+                r = check_handler(c, &request->image, error);
         if (r < 0)
                 return r;
         c->subject = arena_printf(&c->arena, "image %s", request->image.image);
+        pull_progress_begin(&progress, c, request->image.image);
         r = image_store_pull(c->manager->images, request->image.image, request->has_auth ? &auth : NULL, &image,
                              error);
         wipe(a->password);

@@ -87,6 +87,7 @@ typedef void (*ImageChangedFunc)(Image *image, ImageChange change, void *userdat
 typedef struct ImageStoreConfig {
         const char *directory;            /* /var/lib/rktlet/image */
         const char *registries_directory; /* /etc/rktlet/registries.d: HOST/hosts.conf drop-ins, may be missing */
+        const char *verifiers_directory;  /* /etc/rktlet/image-verifiers.d: programs, see verify.h; may be missing; NULL: none */
         const char *unpack_path;          /* the sandboxed unpacker, an absolute path */
         char *const *pinned;              /* reference globs of images never to be removed by the kubelet */
         unsigned max_parallel_layers;     /* 0: 3 */
@@ -125,7 +126,8 @@ int image_store_open(sd_event *event, const ImageStoreConfig *config, ImageStore
 ImageStore *image_store_free(ImageStore *s);
 DEFINE_TRIVIAL_CLEANUP_FUNC(ImageStore *, image_store_free);
 
-/* Takes over what can change while it is open: registries_directory, pinned, max_parallel_layers, progress_timeout_usec.
+/* Takes over what can change while it is open: the two directories of settings, pinned, max_parallel_layers,
+ * progress_timeout_usec.
  * Pulls under way go on as they were begun. -ENOMEM: all is as before. */
 int image_store_configure(ImageStore *s, const ImageStoreConfig *config);
 

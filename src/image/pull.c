@@ -7,6 +7,7 @@
 #include "basic/log.h"
 #include "image/manifest.h"
 #include "image/store.h"
+#include "image/verify.h"
 
 /* An index may name an index. */
 #define INDEX_DEPTH_MAX 3U
@@ -326,10 +327,13 @@ static int pull_work(Pull *p, Plan *plan, Error *error) {
         int r;
 
         KILL_POINT_OF("image-pull.begin", p->reference.name);
-        r = pull_unchanged(p, &p->image);
+        /* Who verifies wants to be asked each time, and for that the manifest is needed. */
+        r = image_has_verifiers(p->store->verifiers_directory) ? 0 : pull_unchanged(p, &p->image);
         if (r != 0)
                 return r;
         r = pull_manifest(p, plan, error);
+        if (r >= 0)
+                r = image_verify(p->store->verifiers_directory, p->name, &plan->top, error);
         if (r < 0)
                 return r;
         KILL_POINT_OF("image-pull.manifest", p->reference.name);

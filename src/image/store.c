@@ -86,6 +86,7 @@ LayerStore *store_unref(LayerStore *s) {
         free(s->directory);
         free(s->layers_path);
         free(s->registries_directory);
+        free(s->verifiers_directory);
         free(s->unpack_path);
         free(s);
         return NULL;
@@ -249,17 +250,21 @@ static ImageStore *free_store(ImageStore *store) {
 }
 
 static int layer_store_configure(ImageStore *store, const ImageStoreConfig *config) {
-        _cleanup_free_ char *registries = NULL;
+        _cleanup_free_ char *registries = NULL, *verifiers = NULL;
         LayerStore *s = layer_store(store);
         char **pinned;
 
         if (config->registries_directory && !(registries = strdup(config->registries_directory)))
+                return -ENOMEM;
+        if (config->verifiers_directory && !(verifiers = strdup(config->verifiers_directory)))
                 return -ENOMEM;
         pinned = strv_copy(config->pinned);
         if (config->pinned && config->pinned[0] && !pinned)
                 return -ENOMEM;
         free(s->registries_directory);
         s->registries_directory = TAKE_PTR(registries);
+        free(s->verifiers_directory);
+        s->verifiers_directory = TAKE_PTR(verifiers);
         strv_free(s->pinned);
         s->pinned = pinned;
         s->max_parallel_layers =

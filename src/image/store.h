@@ -53,7 +53,7 @@ struct LayerStore {
         bool closing;
         sd_event *event;
         HttpClient *http;
-        char *directory, *layers_path, *registries_directory, *unpack_path;
+        char *directory, *layers_path, *registries_directory, *verifiers_directory, *unpack_path;
         char **pinned;
         unsigned max_parallel_layers;
         uint64_t progress_timeout_usec;
