@@ -303,6 +303,8 @@ static const Setting settings[] = {
         { "Manager", "DefaultSlice", parse_slice, print_string, FIELD(default_slice), "rktlet.slice",
           .expected = "a slice name such as \"rktlet.slice\"" },
         TIME("Manager", "StopTimeoutSec", stop_timeout_usec, "0", 0, 3600 * USEC_PER_SEC),
+        { "Manager", "RegisterMachines", parse_boolean, print_boolean, FIELD(register_machines), "no",
+          .expected = "yes or no" },
         { "Manager", "StreamAddress", parse_address, print_string, FIELD(stream_address), "127.0.0.1",
           .expected = "an IPv4 or IPv6 address" },
         NUMBER("Manager", "StreamPort", stream_port, "0", 0, 65535, "a port number, or 0"),

@@ -14,6 +14,7 @@ typedef struct Config {
         char *default_slice;    /* parent of the slices of pods that come without one */
         int log_level;          /* LOG_ERR … LOG_DEBUG */
         uint64_t stop_timeout_usec; /* of containers whose pod is stopped */
+        uint64_t register_machines; /* 0 or 1: with systemd-machined */
         char *stream_address;   /* where the streaming server listens */
         uint64_t stream_port;   /* 0: any */
         char *stream_certificate_file, *stream_key_file; /* both or neither ("") */

@@ -505,7 +505,10 @@ static int make_parts(Daemon *d, Error *error) {
         if (r < 0)
                 return error_set(error, r, "Cannot set up the gRPC server");
         r = bus_new(d->event, d->manager, NULL, &d->bus);
-        return r < 0 ? error_set(error, r, "Cannot set up the D-Bus interface") : 0;
+        if (r < 0)
+                return error_set(error, r, "Cannot set up the D-Bus interface");
+        bus_set_register_machines(d->bus, c->register_machines);
+        return 0;
 }
 
 /* --- reloading -------------------------------------------------------------------------------------------------- */

@@ -21,6 +21,10 @@ Bus *the_bus(void) {
         return only_bus;
 }
 
+void bus_set_register_machines(Bus *b, bool yes) {
+        b->register_machines = yes;
+}
+
 bool bus_is_served(const Bus *b) {
         return b->served;
 }
@@ -152,6 +156,7 @@ static void announce_manager_event(Bus *b, ManagerEvent event, const Pod *pod, c
         case MANAGER_CONTAINER_STARTED:
                 announce_container_changed(b, c);
                 announce_container_event(b, "container-started", c);
+                machine_register(b, c);
                 break;
         case MANAGER_CONTAINER_STOPPED:
                 announce_container_changed(b, c);

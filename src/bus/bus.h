@@ -15,6 +15,8 @@ int bus_new(sd_event *event, Manager *manager, const char *address, Bus **ret);
 /* After bus_drain_wait(), or before any method was called. */
 Bus *bus_free(Bus *b);
 DEFINE_TRIVIAL_CLEANUP_FUNC(Bus *, bus_free);
+/* Containers that are started from now on are registered with systemd-machined. */
+void bus_set_register_machines(Bus *b, bool yes);
 /* Whether the name org.rktlet1 is ours now. */
 bool bus_is_served(const Bus *b);
 /* manager_load() is done: objects appear from now on, and those that are there are announced. */

@@ -69,6 +69,7 @@ struct Bus {
         size_t next_caller;
         Query *queries;
         size_t n_queries;
+        bool register_machines, told_machines; /* machine.c */
         /* pull.c */
         unsigned n_pulls;
         sd_event_source *progress;
@@ -115,6 +116,9 @@ Bus *the_bus(void);
 /* access.c: a filter: root may do everything; others may read if polkit says so; nobody else anything. */
 int access_filter(sd_bus_message *m, void *userdata, sd_bus_error *error);
 void access_forget(Bus *b);
+
+/* machine.c: tells machined of a container that has been started, when configured. */
+void machine_register(Bus *b, const Container *c);
 
 /* Work of several objects, for tasks. */
 int task_stop_pod(Task *t, Error *error);       /* pod-object.c, container-object.c */

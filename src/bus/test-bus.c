@@ -628,6 +628,47 @@ static int log_control_body(void *userdata) {
         return 0;
 }
 
+/* --- machined ---------------------------------------------------------------------------------------------------- */
+
+static char machine[256];
+
+static int on_register(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        const char *name, *service, *class, *root;
+        const void *id;
+        uint32_t leader;
+        size_t n;
+
+        CHECK(sd_bus_message_read(m, "s", &name) > 0 && sd_bus_message_read_array(m, 'y', &id, &n) > 0 &&
+              sd_bus_message_read(m, "ssus", &service, &class, &leader, &root) > 0);
+        snprintf(machine, sizeof machine, "%s %zu %02x %s %s %u", name, n, *(const uint8_t *) id, service, class, leader);
+        return sd_bus_reply_method_return(m, "o", "/machine");
+}
+
+static const sd_bus_vtable machined_vtable[] = {
+        SD_BUS_VTABLE_START(0),
+        SD_BUS_METHOD("RegisterMachine", "sayssus", "o", on_register, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_VTABLE_END,
+};
+
+static int machines_body(void *userdata) {
+        wait_served();
+        CHECK(sd_bus_add_object_vtable(client, NULL, "/org/freedesktop/machine1", "org.freedesktop.machine1.Manager",
+                                       machined_vtable, NULL) >= 0);
+        CHECK(sd_bus_request_name_async(client, NULL, "org.freedesktop.machine1", 0, NULL, NULL) >= 0);
+        CHECK_EQ(fiber_sleep(20 * USEC_PER_MSEC), 0);
+        event_of(MANAGER_CONTAINER_STARTED);
+        CHECK_EQ(fiber_sleep(50 * USEC_PER_MSEC), 0);
+        CHECK_STREQ(machine, ""); /* not unless asked for */
+        bus_set_register_machines(served, true);
+        container.request.config.metadata.name = (char *) "we b";
+        event_of(MANAGER_CONTAINER_STARTED);
+        for (int i = 0; i < 400 && !machine[0]; i++)
+                CHECK_EQ(fiber_sleep(5 * USEC_PER_MSEC), 0);
+        CHECK_STREQ(machine, "nginx-we-b-11111111 16 11 rktlet container 12");
+        bus_drain_wait(served);
+        return 0;
+}
+
 /* --- others than root ------------------------------------------------------------------------------------------- */
 
 static int polkit_answer;
@@ -858,6 +899,9 @@ static void the_log_level_is_changed_while_it_runs(void) {
 static void others_may_look_if_polkit_says_so_and_nothing_more(void) {
         run(others_body, false);
 }
+static void containers_are_machines_when_configured(void) {
+        run(machines_body, false);
+}
 static void rktletctl_shows_and_stops_them(void) {
         if (getenv("RKTLETCTL"))
                 run(ctl_body, false);
@@ -870,4 +914,4 @@ TEST_MAIN(TEST_CASE(pods_and_containers_are_objects), TEST_CASE(methods_stop_the
           TEST_CASE(a_bus_that_appears_later_is_taken), TEST_CASE(a_bus_that_was_restarted_is_taken_again),
           TEST_CASE(methods_do_what_they_say), TEST_CASE(a_container_of_an_image_is_run),
           TEST_CASE(exec_hands_out_descriptors_and_ends_with_its_caller), TEST_CASE(the_log_level_is_changed_while_it_runs),
-          TEST_CASE(others_may_look_if_polkit_says_so_and_nothing_more), TEST_CASE(rktletctl_shows_and_stops_them))
+          TEST_CASE(others_may_look_if_polkit_says_so_and_nothing_more), TEST_CASE(containers_are_machines_when_configured), TEST_CASE(rktletctl_shows_and_stops_them))
