@@ -299,40 +299,50 @@ static int remove_one(int dir_fd, const char *name) {
 typedef struct RemoveTree {
         int root_fd;
         uint64_t counter;
+        char lifted[64]; /* the last one */
 } RemoveTree;
 
 /* A directory that is not empty moves up into the root of the tree: so nothing is ever deeper than two levels, and
  * depth costs neither memory nor descriptors. */
 static int remove_or_lift(int dir_fd, const char *name, void *userdata) {
         RemoveTree *t = userdata;
-        char up[64];
         int r;
 
         r = remove_one(dir_fd, name);
         if (r != -ENOTEMPTY)
                 return r;
         do {
-                (void) snprintf(up, sizeof up, ".removing-%llu", (unsigned long long) t->counter++);
-                r = renameat2(dir_fd, name, t->root_fd, up, RENAME_NOREPLACE) < 0 ? -errno : 0;
+                (void) snprintf(t->lifted, sizeof t->lifted, ".removing-%llu", (unsigned long long) t->counter++);
+                r = renameat2(dir_fd, name, t->root_fd, t->lifted, RENAME_NOREPLACE) < 0 ? -errno : 0;
         } while (r == -EEXIST);
         return r == -EXDEV ? -EBUSY : r;
 }
 
+/* What was lifted out of it goes at once: in a chain of directories that saves a listing of the root for each. */
 static int remove_below_root(int dir_fd, const char *name, void *userdata) {
+        RemoveTree *t = userdata;
+        char next[sizeof t->lifted];
         int fd, r;
 
         r = remove_one(dir_fd, name);
         KILL_POINT_OF("remove-tree.within", name);
         if (r != -ENOTEMPTY)
                 return r;
-        fd = open_child_directory(dir_fd, name);
-        if (fd < 0)
-                return fd;
-        r = foreach_name(fd, remove_or_lift, userdata);
-        if (r < 0)
-                return r;
-        r = remove_one(dir_fd, name);
-        return r == -ENOTEMPTY ? 0 : r;
+        for (;;) {
+                fd = open_child_directory(dir_fd, name);
+                if (fd < 0)
+                        return fd;
+                t->lifted[0] = 0;
+                r = foreach_name(fd, remove_or_lift, t);
+                if (r < 0)
+                        return r;
+                if (unlinkat(dir_fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+                        return errno == ENOTEMPTY || errno == EEXIST ? 0 : -errno;
+                if (!t->lifted[0])
+                        return 0;
+                strcpy(next, t->lifted);
+                name = next;
+        }
 }
 
 int remove_tree(int dir_fd, const char *name) {

@@ -51,9 +51,7 @@ static void token_free(StreamServer *s, Token *t) {
         free(t);
 }
 
-static void expire_tokens(StreamServer *s) {
-        uint64_t now = now_usec(CLOCK_MONOTONIC);
-
+void stream_server_expire(StreamServer *s, uint64_t now) {
         while (s->tokens && s->tokens->expires_usec <= now)
                 token_free(s, s->tokens);
         if (!s->tokens) {
@@ -65,7 +63,7 @@ static void expire_tokens(StreamServer *s) {
 }
 
 static int on_expiry(sd_event_source *source, uint64_t usec, void *userdata) {
-        expire_tokens(userdata);
+        stream_server_expire(userdata, now_usec(CLOCK_MONOTONIC));
         return 0;
 }
 
@@ -75,7 +73,7 @@ int stream_server_prepare(StreamServer *s, const StreamRequest *request, char **
         char *url = NULL;
         int r;
 
-        expire_tokens(s);
+        stream_server_expire(s, now_usec(CLOCK_MONOTONIC));
         if (HASH_COUNT(s->tokens) >= STREAM_TOKENS_MAX) {
                 request_done(&own);
                 return error_setf(error, GRPC_RESOURCE_EXHAUSTED,
@@ -96,7 +94,7 @@ int stream_server_prepare(StreamServer *s, const StreamRequest *request, char **
         t->expires_usec = now_usec(CLOCK_MONOTONIC) + STREAM_TOKEN_USEC;
         HASH_ADD_STR(s->tokens, name, t);
         TAKE_PTR(t);
-        expire_tokens(s);
+        stream_server_expire(s, now_usec(CLOCK_MONOTONIC));
         *ret_url = url;
         return 0;
 }
@@ -106,7 +104,7 @@ static int take_token(StreamServer *s, const char *target, StreamRequest *ret) {
         const char *name = strrchr(target, '/'), *kind;
         Token *t;
 
-        expire_tokens(s);
+        stream_server_expire(s, now_usec(CLOCK_MONOTONIC));
         if (!name || strlen(name + 1) != ID_LENGTH)
                 return -ENOENT;
         HASH_FIND_STR(s->tokens, name + 1, t);

@@ -75,6 +75,8 @@ int stream_server_prepare(StreamServer *s, const StreamRequest *request, char **
 /* For tests and metrics. */
 size_t stream_server_sessions(const StreamServer *s);
 size_t stream_server_tokens(const StreamServer *s);
+/* Forgets those that are too old at that time (CLOCK_MONOTONIC); the server does so by itself. */
+void stream_server_expire(StreamServer *s, uint64_t now);
 
 /* Our ends of a command's standard streams, non-blocking; -1 where there is none. With a terminal all is in `tty`. */
 typedef struct StreamPipes {

@@ -226,6 +226,26 @@ static int refusals(void *userdata) {
         return 0;
 }
 
+static int age(void *userdata) {
+        _cleanup_free_ char *url = prepare(STREAM_EXEC);
+        uint64_t made = now_usec(CLOCK_MONOTONIC);
+        unsigned freed = n_freed;
+        int fd;
+
+        CHECK_EQ(STREAM_TOKEN_USEC, 60 * USEC_PER_SEC);
+        CHECK_EQ(stream_server_tokens(server), 1);
+        stream_server_expire(server, made + STREAM_TOKEN_USEC - USEC_PER_SEC);
+        CHECK_EQ(stream_server_tokens(server), 1);
+        stream_server_expire(server, made + STREAM_TOKEN_USEC);
+        CHECK_EQ(stream_server_tokens(server), 0);
+        CHECK_EQ(n_freed, freed + 1);
+        fd = begin(url, WEBSOCKET("v4.channel.k8s.io"));
+        CHECK(read_until(fd, "HTTP/1.1 404 "));
+        close(fd);
+        wait_gone(0);
+        return 0;
+}
+
 static int limits(void *userdata) {
         _cleanup_error_ Error error = ERROR_INIT;
         _cleanup_free_ char *last = NULL;
@@ -292,6 +312,9 @@ static void sessions_move_bytes_and_end(void) {
 static void what_is_not_right_is_refused_and_used_up(void) {
         with_server(refusals);
 }
+static void a_url_lasts_a_minute(void) {
+        with_server(age);
+}
 static void pending_requests_are_bounded(void) {
         with_server(limits);
 }
@@ -309,5 +332,5 @@ static void only_addresses_are_listened_at(void) {
 }
 
 TEST_MAIN(TEST_CASE(sessions_move_bytes_and_end), TEST_CASE(what_is_not_right_is_refused_and_used_up),
-          TEST_CASE(pending_requests_are_bounded), TEST_CASE(a_thousand_deaths_leave_nothing),
+          TEST_CASE(a_url_lasts_a_minute), TEST_CASE(pending_requests_are_bounded), TEST_CASE(a_thousand_deaths_leave_nothing),
           TEST_CASE(only_addresses_are_listened_at))
