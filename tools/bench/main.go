@@ -50,13 +50,14 @@ func main() {
 func run() error {
 	b := &Bench{}
 	var runtimes runtimeFlags
-	var jsonPath, comparePath, showPath, only, registry string
+	var jsonPath, comparePath, showPath, marksPath, only, registry string
 	flag.Var(&runtimes, "runtime", "name=NAME,socket=PATH,unit=UNIT,helpers=COMM:COMM; repeat it, ratios are to the first")
 	flag.IntVar(&b.Rounds, "rounds", 30, "rounds of each measurement of single calls; those that take long get fewer")
 	flag.StringVar(&only, "only", "", "groups to measure, comma-separated: "+strings.Join(groupNames(), ", "))
 	flag.StringVar(&jsonPath, "json", "", "write the results there")
 	flag.StringVar(&comparePath, "compare", "", "compare with the results of an earlier run")
 	flag.StringVar(&showPath, "show", "", "measure nothing, show these results")
+	flag.StringVar(&marksPath, "marks", "", "write there when each call began and ended, to read a trace by")
 	flag.StringVar(&b.Parent, "parent", "bench.slice", "cgroup parent of all pods")
 	flag.StringVar(&b.LogRoot, "logs", "/var/log/pods", "where log directories are made")
 	flag.StringVar(&registry, "registry", "127.0.0.1:5000", "where the images are")
@@ -91,6 +92,11 @@ func run() error {
 	}
 	if b.ownCgroup, err = ownCgroup(); err != nil {
 		return err
+	}
+	if marksPath != "" {
+		if marks, err = os.Create(marksPath); err != nil {
+			return err
+		}
 	}
 	if err := b.measure(); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -128,7 +129,7 @@ func call[Q, A any](method func(context.Context, Q, ...grpc.CallOption) (A, erro
 	defer cancel()
 	answer, err := method(ctx, request)
 	if err != nil {
-		return answer, fmt.Errorf("%s: %w", strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%T", request), "*v1."), "Request"), err)
+		return answer, fmt.Errorf("%s: %w", requestName(request), err)
 	}
 	return answer, nil
 }
@@ -136,8 +137,36 @@ func call[Q, A any](method func(context.Context, Q, ...grpc.CallOption) (A, erro
 // timed makes one RPC and returns how many milliseconds it took.
 func timed[Q, A any](method func(context.Context, Q, ...grpc.CallOption) (A, error), request Q) (A, float64, error) {
 	begin := time.Now()
+	from := monotonic()
 	answer, err := call(method, request)
-	return answer, milliseconds(time.Since(begin)), err
+	took := milliseconds(time.Since(begin))
+	mark(requestName(request), from, monotonic())
+	return answer, took, err
+}
+
+func requestName(request any) string {
+	return strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%T", request), "*v1."), "Request")
+}
+
+// marks gets a line for each timed call: its name, when it began and when it was answered, in nanoseconds of
+// CLOCK_MONOTONIC. With a trace of the same time it tells what happened in which call (see trace.py).
+var (
+	marks     *os.File
+	marksLock sync.Mutex
+)
+
+func monotonic() int64 {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t)
+	return t.Nano()
+}
+
+func mark(name string, begin, end int64) {
+	if marks != nil {
+		marksLock.Lock()
+		defer marksLock.Unlock()
+		fmt.Fprintln(marks, name, begin, end)
+	}
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
