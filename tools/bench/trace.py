@@ -4,9 +4,9 @@
 Usage: perf script --ns -F comm,tid,cpu,time,event,trace -i TRACE | trace.py TRACE.marks TRACE.processes
 
 `tools/bench/run --trace` makes all three. For each call: the medians, over its rounds, of how long it took, how long
-nobody of the machine was on a CPU meanwhile (waiting: for the kernel, or for a CPU that others had), how long PID 1 stood
-in the kernel (moving a process to its control group waits for an RCU grace period), and for each program when its first
-process began, when its last one ended, how many there were and what CPU time they took.
+nobody of the machine was on a CPU meanwhile (waiting: for the kernel, or for a CPU that others had), and for each program
+what CPU time its processes took, how long they stood in the kernel and could not be woken (moving a process to its control
+group waits for an RCU grace period), how many processes and threads began, when the first did, and when the last ended.
 """
 
 import re
@@ -28,25 +28,21 @@ class Trace:
         self.began = {}     # its process, if that began in the trace
         self.runs = []      # (name, begin, end): on a CPU
         self.lives = []     # (name, begin, end): of a program
-        self.blocked = []   # (begin, end): PID 1, uninterruptible
+        self.blocked = []   # (name, begin, end): uninterruptible
+        self.blocked_since = {}
         self.on_cpu = {}    # by CPU: (thread, since)
-        self.pid1 = None
-        self.pid1_since = None
         for line in open(processes, encoding='utf-8'):
             number, name = line.split(None, 1)
             self.name[int(number)] = name.strip()
-            if name.strip() == 'PID-1':
-                self.pid1 = int(number)
 
     def switch(self, cpu, now, before, state, after):
         thread, since = self.on_cpu.get(cpu, (None, now))
         if thread == before and before in self.name:
             self.runs.append((self.name[before], since, now))
-        if before == self.pid1 and state.startswith('D'):
-            self.pid1_since = now
-        if after == self.pid1 and self.pid1_since is not None:
-            self.blocked.append((self.pid1_since, now))
-            self.pid1_since = None
+        if before in self.name and state.startswith('D'):
+            self.blocked_since[before] = now
+        if after in self.blocked_since:
+            self.blocked.append((self.name.get(after, '?'), self.blocked_since.pop(after), now))
         self.on_cpu[cpu] = (after, now)
 
     def fork(self, now, parent, child):
@@ -115,15 +111,16 @@ def inside(intervals, begin, end):
 
 
 def report(call, rounds, trace):
-    took, waiting, blocked = [], [], []
-    cpu, first, last, count = (defaultdict(list) for _ in range(4))
+    took, waiting = [], []
+    cpu, blocked, first, last, count = (defaultdict(list) for _ in range(5))
     for begin, end in rounds:
         runs = inside(trace.runs, begin, end)
         busy = union([(max(b, begin), min(e, end)) for name, b, e in runs if name != 'bench'])
         took.append(end - begin)
         waiting.append(end - begin - busy)
-        blocked.append(sum(overlap(b, e, begin, end) for b, e in inside(trace.blocked, begin, end)))
-        spent, lives = defaultdict(int), defaultdict(list)
+        spent, stood, lives = defaultdict(int), defaultdict(int), defaultdict(list)
+        for name, b, e in inside(trace.blocked, begin, end):
+            stood[name] += overlap(b, e, begin, end)
         for name, b, e in runs:
             spent[name] += overlap(b, e, begin, end)
         for name, b, e in inside(trace.lives, begin, end):
@@ -131,24 +128,22 @@ def report(call, rounds, trace):
                 lives[name].append((b, e))
         for name, value in spent.items():
             cpu[name].append(value)
+            blocked[name].append(stood[name])
         for name, value in lives.items():
             first[name].append(min(b for b, _ in value) - begin)
             last[name].append(max(e for _, e in value) - begin)
             count[name].append(len(value))
-    print(f'\n{call}, {len(rounds)} rounds: {median(took):.1f} ms; nobody on a CPU {median(waiting):.1f} ms; '
-          f'PID 1 stood in the kernel {median(blocked):.1f} ms')
-    print(f'  {"program":<26}{"CPU ms":>8}{"number":>8}{"begin":>8}{"end":>8}')
+    print(f'\n{call}, {len(rounds)} rounds: {median(took):.1f} ms; nobody on a CPU {median(waiting):.1f} ms')
+    print(f'  {"program":<26}{"CPU ms":>8}{"stood":>8}{"number":>8}{"begin":>8}{"end":>8}')
     n = len(rounds)
     for name in sorted(cpu, key=lambda k: -sum(cpu[k])):
         value = median(cpu[name] + [0] * (n - len(cpu[name])))
         if name == 'bench' or value < .01:
             continue
+        line = f'  {name:<26}{value:>8.2f}{median(blocked[name]):>8.1f}'
         if name in first and len(first[name]) * 2 > n:
-            print(f'  {name:<26}{value:>8.2f}{statistics.median(count[name]):>8.0f}{median(first[name]):>8.1f}'
-                  f'{median(last[name]):>8.1f}')
-        else:
-            print(f'  {name:<26}{value:>8.2f}')
-
+            line += f'{statistics.median(count[name]):>8.0f}{median(first[name]):>8.1f}{median(last[name]):>8.1f}'
+        print(line)
 
 
 def main():
