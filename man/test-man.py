@@ -73,6 +73,11 @@ check("the catalog names pages that there are",
       set(re.findall(r"man:(\S+)", (root / "units/rktlet.catalog").read_text())) - pages)
 
 # The live introspection is compared in test/e2e; this is sooner, and tells where. Each object has a part of the page.
+sources = "".join(f.read_text() for f in [*(root / "src/monitor").glob("*.c"), root / "src/cri/cri.c"])
+metrics = set(re.findall(r'metric_head\(f, "(\w+)"', sources))
+described = set(re.findall(r"^\.B ((?:rktlet|process)_\w+)", page("rktlet.metrics.7"), re.M))
+check("rktlet.metrics(7) has each metric, and no other", metrics ^ described)
+
 dbus = page("org.rktlet1.5")
 for source in sorted((root / "src/bus").glob("*.c")):
     code = source.read_text()

@@ -44,6 +44,12 @@ static int parse_path(const Setting *s, const char *value, void *field) {
         return parse_string(value, field);
 }
 
+static void print_optional_socket(const Setting *s, const void *field, FILE *f) {
+        const char *value = *(char *const *) field;
+
+        fputs(*value ? value : "none", f);
+}
+
 static void print_string(const Setting *s, const void *field, FILE *f) {
         fputs(*(char *const *) field, f);
 }
@@ -55,6 +61,10 @@ static int parse_socket(const Setting *s, const char *value, void *field) {
 
 static int parse_optional_path(const Setting *s, const char *value, void *field) {
         return isempty(value) ? parse_string(value, field) : parse_path(s, value, field);
+}
+
+static int parse_optional_socket(const Setting *s, const char *value, void *field) {
+        return streq(value, "none") ? parse_string("", field) : parse_socket(s, value, field);
 }
 
 static int parse_address(const Setting *s, const char *value, void *field) {
@@ -311,6 +321,9 @@ static const Setting settings[] = {
         OPTIONAL_PATH("Manager", "StreamCertificateFile", stream_certificate_file),
         OPTIONAL_PATH("Manager", "StreamKeyFile", stream_key_file),
         OPTIONAL_PATH("Manager", "StreamTrustedCertificateFile", stream_trusted_certificate_file),
+        { "Manager", "MetricsSocket", parse_optional_socket, print_optional_socket, FIELD(metrics_socket), "/run/rktlet/metrics.sock",
+          .expected = "an absolute path of less than 108 bytes, or \"none\"" },
+        NUMBER("Manager", "MetricsPort", metrics_port, "0", 0, 65535, "a port number, or 0"),
         { "Engine", "Engine", parse_engine, print_string, FIELD(engine), "native", .expected = "native or rkt" },
         PATH("Engine", "Crun", crun, "/usr/bin/crun"),
         PATH("Engine", "LibexecDirectory", libexec_directory, RKTLET_LIBEXECDIR),
@@ -358,7 +371,7 @@ void config_done(Config *c) {
 
                 if (is_list(settings + i))
                         strv_free(*(char ***) field);
-                else if (settings[i].print == print_string)
+                else if (settings[i].print == print_string || settings[i].print == print_optional_socket)
                         free(*(char **) field);
         }
         config_runtimes_done(&c->runtimes);
@@ -399,6 +412,9 @@ int config_complete(Config *c) {
         if (r < 0)
                 return r;
         r = derive(c, &c->rkt_directory, c->state_directory, "rkt");
+        if (r < 0)
+                return r;
+        r = derive(c, &c->metrics_socket, c->run_directory, "metrics.sock");
         if (r < 0)
                 return r;
         return derive(c, &c->image_directory, c->state_directory, "image");
@@ -674,7 +690,7 @@ static int setting_differs(const Setting *s, const Config *a, const Config *b) {
 static size_t field_size(const Setting *s) {
         if (s->print == print_boolean)
                 return sizeof(bool);
-        return s->print == print_log_level ? sizeof(int) : is_list(s) || s->print == print_string ? sizeof(void *) : sizeof(uint64_t);
+        return s->print == print_log_level ? sizeof(int) : is_list(s) || s->print == print_string || s->print == print_optional_socket ? sizeof(void *) : sizeof(uint64_t);
 }
 
 int config_take_live(Config *c, Config *fresh, char ***ret_taken, char ***ret_left) {

@@ -19,6 +19,8 @@ typedef struct Config {
         uint64_t stream_port;   /* 0: any */
         char *stream_certificate_file, *stream_key_file; /* both or neither ("") */
         char *stream_trusted_certificate_file;           /* of clients; "": they need none */
+        char *metrics_socket;   /* "": none */
+        uint64_t metrics_port;  /* on the loopback interface; 0: none */
         /* [Engine] */
         char *engine;           /* "native" or "rkt" */
         char *crun, *libexec_directory;

@@ -29,6 +29,7 @@
 #include "image/image.h"
 #include "manager/manager.h"
 #include "manager/state.h"
+#include "monitor/monitor.h"
 #include "net/cni.h"
 #include "options.h"
 #include "stream/stream.h"
@@ -59,6 +60,8 @@ typedef struct Daemon {
         StreamServer *streams;
         GrpcServer *server;
         Bus *bus;
+        Monitor *monitor;
+        Histogram turns;
         int lock_fd;
         Fiber *loader, *waiter;
         bool stopping;
@@ -66,6 +69,7 @@ typedef struct Daemon {
 } Daemon;
 
 static void daemon_done(Daemon *d) {
+        (void) monitor_free(d->monitor);
         (void) bus_free(d->bus);
         (void) grpc_server_free(d->server);
         (void) stream_server_free(d->streams);
@@ -438,6 +442,24 @@ static int make_engine(Daemon *d, const RktConfig *rkt, Error *error) {
         return native_engine_new(d->event, d->systemd, &native, &events, &d->engine, error);
 }
 
+/* A node does without its metrics rather than without its runtime. */
+static void start_monitor(Daemon *d) {
+        _cleanup_error_ Error error = ERROR_INIT;
+        const MonitorConfig config = {
+                .socket = d->config.metrics_socket,
+                .port = (uint16_t) d->config.metrics_port,
+                .cri = d->cri,
+                .server = d->server,
+                .systemd = d->systemd,
+                .manager = d->manager,
+                .images = d->images,
+                .turns = &d->turns,
+        };
+
+        if (monitor_new(d->event, &config, &d->monitor, &error) < 0)
+                log_warning("%s, ignoring", strempty(error.message));
+}
+
 static int make_parts(Daemon *d, Error *error) {
         const Config *c = &d->config;
         _cleanup_free_ char *cni_cache = strprintf("%s/cni", c->state_directory),
@@ -508,6 +530,7 @@ static int make_parts(Daemon *d, Error *error) {
         if (r < 0)
                 return error_set(error, r, "Cannot set up the D-Bus interface");
         bus_set_register_machines(d->bus, c->register_machines);
+        start_monitor(d);
         return 0;
 }
 
@@ -672,7 +695,7 @@ static int run(int argc, char *argv[]) {
                 /* What another attempt cannot change; rktlet.service makes none then. */
                 return r == -EPROTONOSUPPORT ? EX_CONFIG : EXIT_FAILURE;
         }
-        r = sd_event_loop(d.event);
+        r = monitor_loop(d.event, &d.turns);
         if (r < 0)
                 log_error_errno(r, "The event loop failed");
         return r == 0 ? EXIT_SUCCESS : EXIT_FAILURE;

@@ -89,6 +89,8 @@ static void what_is_wrong_is_named_with_its_line(void) {
                 { "[Network]\nCniTimeoutSec=0\n", "f:2: CniTimeoutSec=0 is not a time span such as \"30s\", ignoring" },
                 { "[Manager]\nDefaultSlice=a.service\n", "f:2: DefaultSlice=a.service is not a slice name such as "
                                                         "\"rktlet.slice\", ignoring" },
+                { "[Manager]\nMetricsSocket=x\n", "f:2: MetricsSocket=x is not an absolute path of less than 108 bytes, or "
+                                                  "\"none\", ignoring" },
                 { "[Engine]\nLogLineMax=10\n", "f:2: LogLineMax=10 is not a number of bytes from 256 to 1M, ignoring" },
                 { "[Engine]\n[Network]\nCniBinDirectories=/a b\n", "f:3: CniBinDirectories=/a b is not absolute paths, "
                                                                   "ignoring" },

@@ -7,12 +7,19 @@
 #include "basic/message-id.h"
 #include "cri/internal.h"
 
+static MethodStatistics *statistics_new(void);
+
 int cri_new(Manager *manager, Cri **ret) {
         Cri *c = calloc(1, sizeof(Cri));
 
         if (!c)
                 return -ENOMEM;
         c->manager = manager;
+        c->statistics = statistics_new();
+        if (!c->statistics) {
+                free(c);
+                return -ENOMEM;
+        }
         *ret = c;
         return 0;
 }
@@ -32,8 +39,10 @@ int cri_set_settings(Cri *c, const char *text) {
 }
 
 Cri *cri_free(Cri *c) {
-        if (c)
+        if (c) {
                 free(c->settings);
+                free(c->statistics);
+        }
         return mfree(c);
 }
 
@@ -200,6 +209,8 @@ static int decode_and_serve(CriCall *c, Error *error) {
         return r;
 }
 
+static void count(const CriCall *c, int r, const Error *error, uint64_t begin_usec);
+
 static int serve(GrpcCall *call, const void *request, size_t size, void *userdata, Error *error) {
         _cleanup_error_ Error cause = ERROR_INIT;
         uint64_t begin_usec = now_usec(CLOCK_MONOTONIC);
@@ -216,6 +227,7 @@ static int serve(GrpcCall *call, const void *request, size_t size, void *userdat
 
         KILL_POINT_OF("call.begin", c.method->name);
         r = decode_and_serve(&c, &cause);
+        count(&c, r, &cause, begin_usec);
         KILL_POINT_OF("call.end", c.method->name);
         log_end(&c, r, &cause, begin_usec);
         arena_done(&c.arena);
@@ -292,4 +304,45 @@ const GrpcMethod *cri_methods(void) {
         static const GrpcMethod methods[_METHOD_MAX + 1] = { METHODS(AS_GRPC) };
 
         return methods;
+}
+
+static MethodStatistics *statistics_new(void) {
+        return calloc(_METHOD_MAX, sizeof(MethodStatistics));
+}
+
+static void count(const CriCall *c, int r, const Error *error, uint64_t begin_usec) {
+        MethodStatistics *s = &c->cri->statistics[c->method - details];
+        GrpcCode code = r >= 0 ? GRPC_OK : error_is_set(error) ? error->code : grpc_code_from_errno(r);
+
+        s->code[code >= 0 && code < _GRPC_CODE_MAX ? code : GRPC_UNKNOWN]++;
+        histogram_add(&s->duration, now_usec(CLOCK_MONOTONIC) - begin_usec);
+}
+
+void cri_write_metrics(const Cri *c, FILE *f) {
+        const uint64_t *pulls = c->statistics[METHOD_PullImage].code;
+        uint64_t failed = 0;
+        char labels[128];
+
+        metric_head(f, "rktlet_requests_total", "counter", "Requests of the CRI that were answered, by method and code.");
+        for (size_t i = 0; i < _METHOD_MAX; i++)
+                for (GrpcCode code = 0; code < _GRPC_CODE_MAX; code++) {
+                        if (c->statistics[i].code[code] == 0)
+                                continue;
+                        (void) snprintf(labels, sizeof labels, "method=\"%s\",code=\"%s\"", details[i].name,
+                                        grpc_code_to_string(code));
+                        metric_value(f, "rktlet_requests_total", labels, c->statistics[i].code[code]);
+                }
+        metric_head(f, "rktlet_request_duration_seconds", "histogram",
+                    "How long requests of the CRI took until they were answered, streams until they ended.");
+        for (size_t i = 0; i < _METHOD_MAX; i++) {
+                if (histogram_count(&c->statistics[i].duration) == 0)
+                        continue;
+                (void) snprintf(labels, sizeof labels, "method=\"%s\"", details[i].name);
+                metric_histogram(f, "rktlet_request_duration_seconds", labels, &c->statistics[i].duration);
+        }
+        for (GrpcCode code = GRPC_OK + 1; code < _GRPC_CODE_MAX; code++)
+                failed += pulls[code];
+        metric_head(f, "rktlet_pulls_total", "counter", "Pulls of images that have ended, by what came of them.");
+        metric_value(f, "rktlet_pulls_total", "result=\"done\"", pulls[GRPC_OK]);
+        metric_value(f, "rktlet_pulls_total", "result=\"failed\"", failed);
 }

@@ -16,6 +16,8 @@ int cri_new(Manager *manager, Cri **ret);
 void cri_set_streams(Cri *c, StreamServer *streams);
 /* The configuration in force, as --dump-config prints it, for the verbose Status. -ENOMEM. */
 int cri_set_settings(Cri *c, const char *text);
+/* Calls by method and code, and how long they took, as Prometheus reads it. */
+void cri_write_metrics(const Cri *c, FILE *f);
 /* After the last call has ended. */
 Cri *cri_free(Cri *c);
 DEFINE_TRIVIAL_CLEANUP_FUNC(Cri *, cri_free);

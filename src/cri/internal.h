@@ -2,10 +2,17 @@
 /* What the handlers of the groups share. */
 
 #include "basic/arena.h"
+#include "basic/histogram.h"
 #include "basic/message.h"
 #include "cri/cri.h"
 
 typedef struct EventStream EventStream;
+
+/* Calls of one method that have ended. */
+typedef struct MethodStatistics {
+        Histogram duration;
+        uint64_t code[_GRPC_CODE_MAX];
+} MethodStatistics;
 
 struct Cri {
         Manager *manager;
@@ -13,6 +20,7 @@ struct Cri {
         EventStream *event_streams;
         char *settings; /* for the verbose status; may be NULL */
         bool ending;
+        MethodStatistics *statistics; /* by method */
 };
 
 typedef struct CriCall CriCall;

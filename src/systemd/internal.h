@@ -91,6 +91,7 @@ struct Systemd {
         size_t n_calls;
         FiberQueue call_queue;
 
+        SystemdStatistics statistics;
         JobWait *waits;
         UnitWatch *watches;
         size_t n_reads;

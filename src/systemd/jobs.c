@@ -333,7 +333,11 @@ static int start_wait(Start *start, uint64_t until, Error *error) {
         }
 }
 
-int unit_start_wait(Systemd *s, const char *unit, const UnitProperties *p, uint64_t timeout_usec, Error *error) {
+const SystemdStatistics *systemd_statistics(const Systemd *s) {
+        return &s->statistics;
+}
+
+static int do_start(Systemd *s, const char *unit, const UnitProperties *p, uint64_t timeout_usec, Error *error) {
         _cleanup_(start_done) Start start = {
                 .systemd = s, .unit = unit, .properties = p, .begun_usec = now_usec(CLOCK_MONOTONIC),
         };
@@ -348,6 +352,16 @@ int unit_start_wait(Systemd *s, const char *unit, const UnitProperties *p, uint6
         KILL_POINT_OF("unit-start.done", unit);
         watches_unit_started(s, unit);
         return 0;
+}
+
+int unit_start_wait(Systemd *s, const char *unit, const UnitProperties *p, uint64_t timeout_usec, Error *error) {
+        uint64_t begin = now_usec(CLOCK_MONOTONIC);
+        int r;
+
+        r = do_start(s, unit, p, timeout_usec, error);
+        histogram_add(&s->statistics.start, now_usec(CLOCK_MONOTONIC) - begin);
+        s->statistics.start_failed += r < 0;
+        return r;
 }
 
 /* --- stop ------------------------------------------------------------------------------------------------------- */
@@ -436,7 +450,7 @@ static int stop_wait(Stop *stop, uint64_t until, Error *error) {
         return r < 0 ? r : 0;
 }
 
-int unit_stop_wait(Systemd *s, const char *unit, uint64_t timeout_usec, Error *error) {
+static int do_stop(Systemd *s, const char *unit, uint64_t timeout_usec, Error *error) {
         _cleanup_(stop_done) Stop stop = { .systemd = s, .unit = unit };
         int r;
 
@@ -448,6 +462,16 @@ int unit_stop_wait(Systemd *s, const char *unit, uint64_t timeout_usec, Error *e
                                   (double) timeout_usec / USEC_PER_SEC),
                        r;
         return error_set(error, r, "Cannot wait until unit %s has stopped", unit);
+}
+
+int unit_stop_wait(Systemd *s, const char *unit, uint64_t timeout_usec, Error *error) {
+        uint64_t begin = now_usec(CLOCK_MONOTONIC);
+        int r;
+
+        r = do_stop(s, unit, timeout_usec, error);
+        histogram_add(&s->statistics.stop, now_usec(CLOCK_MONOTONIC) - begin);
+        s->statistics.stop_failed += r < 0;
+        return r;
 }
 
 int unit_release_wait(Systemd *s, const char *unit, uint64_t timeout_usec, Error *error) {

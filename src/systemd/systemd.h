@@ -10,6 +10,7 @@
 #include <systemd/sd-event.h>
 
 #include "basic/error.h"
+#include "basic/histogram.h"
 #include "basic/macro.h"
 
 typedef struct Systemd Systemd;
@@ -26,6 +27,13 @@ bool systemd_is_connected(const Systemd *s);
 int systemd_is_stopping(Systemd *s, bool *ret, Error *error);
 /* PID 1's Version property ("252.39-1~deb12u1"); NULL before the first connection. */
 const char *systemd_version(const Systemd *s);
+
+/* Of unit_start_wait() and unit_stop_wait(). */
+typedef struct SystemdStatistics {
+        Histogram start, stop;
+        uint64_t start_failed, stop_failed;
+} SystemdStatistics;
+const SystemdStatistics *systemd_statistics(const Systemd *s);
 
 /* --- the properties of a transient unit ------------------------------------------------------------------------- */
 /* A list that grows; the first failure is remembered and reported by unit_start_wait(), so that callers need not check
