@@ -212,9 +212,9 @@ func TestThreatNoDescriptors(t *testing.T) {
 func TestLimitOfTheDaemonsOwnProcesses(t *testing.T) {
 	needControllers(t, "pids")
 	leavesNothing(t)
-	daemonStays(t)
 	p := runPod(t)
 	c := p.run()
+	pid := daemonPID(t)
 	before := unitProperty(t, *daemonUnit, "TasksMax")
 	command(t, "systemctl", "set-property", "--runtime", *daemonUnit, "TasksMax=1")
 	t.Cleanup(func() {
@@ -228,6 +228,10 @@ func TestLimitOfTheDaemonsOwnProcesses(t *testing.T) {
 	equal(t, "an exec afterwards", c.sh("echo works"), "works\n")
 	pull(t, "test/docker")
 	removeImage(t, ref("test/docker"))
+	equal(t, "the daemon", daemonPID(t), pid)
+	// What it would have needed a process to remove goes with the next start.
+	restartDaemon(t)
+	equal(t, "an exec after a restart", c.sh("echo works"), "works\n")
 }
 
 // Files of ours that others could read, or programs that they could change.
