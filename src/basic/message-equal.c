@@ -2,6 +2,8 @@
 
 #include <pb_common.h>
 
+#include "basic/message.h"
+
 /* Maps with more entries are equal only in the same order: comparing takes the square of it. */
 #define MAP_MAX 1024U
 
@@ -43,7 +45,7 @@ static bool is_map(const pb_field_iter_t *f) {
         if (PB_LTYPE(f->type) != PB_LTYPE_SUBMESSAGE || !pb_field_iter_begin(&inner, f->submsg_desc, NULL))
                 return false;
         do {
-                if (PB_LTYPE(inner.type) != PB_LTYPE_STRING || PB_HTYPE(inner.type) == PB_HTYPE_REPEATED)
+                if (PB_LTYPE(inner.type) != PB_LTYPE_STRING || message_is_raw(&inner) || PB_HTYPE(inner.type) == PB_HTYPE_REPEATED)
                         return false;
                 n++;
         } while (pb_field_iter_next(&inner));

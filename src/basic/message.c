@@ -54,6 +54,19 @@ static bool text_is_valid(const char *s, size_t n) {
         return true;
 }
 
+static const MessageRaw *raw_fields;
+
+void message_set_raw(const MessageRaw *list) {
+        raw_fields = list;
+}
+
+bool message_is_raw(const pb_field_iter_t *field) {
+        for (const MessageRaw *r = raw_fields; r && r->fields; r++)
+                if (r->fields == field->descriptor && r->tag == field->tag)
+                        return true;
+        return false;
+}
+
 /* --- decoding --------------------------------------------------------------------------------------------------- */
 
 typedef struct Cursor {
@@ -93,7 +106,7 @@ static int check_value(const pb_field_iter_t *field, Cursor c, Path *path, uint6
         switch (PB_LTYPE(field->type)) {
         case PB_LTYPE_STRING:
                 ++*count;
-                if (!text_is_valid((const char *) c.p, size))
+                if (!text_is_valid((const char *) c.p, size) && !message_is_raw(field))
                         return error_setf(error, GRPC_INVALID_ARGUMENT, "field %s of the message is not UTF-8 text",
                                           path_format(path, where));
                 if (memchr(c.p, '\0', size))
@@ -445,7 +458,10 @@ static int put_single(Encoder *e, const pb_field_iter_t *field) {
 
         switch (PB_LTYPE(field->type)) {
         case PB_LTYPE_STRING:
-                return *(const char *) field->pData ? put_string(e, field->tag, field->pData) : 0;
+                if (!*(const char *) field->pData)
+                        return 0;
+                return message_is_raw(field) ? put_value(e, field->tag, field->pData, strlen(field->pData))
+                                             : put_string(e, field->tag, field->pData);
 
         case PB_LTYPE_BYTES: {
                 const pb_bytes_array_t *b = field->pData;

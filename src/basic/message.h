@@ -20,6 +20,16 @@
  * it, or a list or bytes are longer than the limits above. On failure nothing is left allocated. */
 int message_decode(const pb_msgdesc_t *fields, const void *data, size_t size, void *ret, Error *error);
 
+/* Fields of the protocol's type `bytes` that are strings to nanopb (proto/runtime.options), so that they can be longer than
+ * MESSAGE_BYTES_MAX: they need not be UTF-8, but a NUL is refused. The list, ended by { NULL, 0 }, is kept; there is one
+ * for the process. */
+typedef struct MessageRaw {
+        const pb_msgdesc_t *fields;
+        uint32_t tag;
+} MessageRaw;
+void message_set_raw(const MessageRaw *list);
+bool message_is_raw(const pb_field_iter_t *field);
+
 /* Where an encoded message is put: realloc(3) and free(3), or those of a transport that wants room around it. */
 typedef struct MessageAllocator {
         void *(*realloc)(void *p, size_t size);

@@ -4,6 +4,8 @@
 #include "basic/test.h"
 #include "runtime.pb.h"
 
+static const MessageRaw raw_list[] = { { runtime_v1_KeyValue_fields, runtime_v1_KeyValue_value_tag }, {} };
+
 /* Raw fields, to make messages nanopb's encoder would not. */
 typedef struct Raw {
         uint8_t data[512 * 1024];
@@ -60,14 +62,10 @@ static runtime_v1_CreateContainerRequest sample(void) {
                 { .host_path = (char *) "/b", .readonly = true },
         };
         static int64_t groups[] = { 0, -1, 1, INT64_MAX, INT64_MIN };
-        static struct {
-                pb_size_t size;
-                pb_byte_t bytes[4];
-        } value = { 4, { 0xff, 0xfe, '=', 'x' } };
         static runtime_v1_KeyValue envs[1] = { { .key = (char *) "K" } };
         runtime_v1_CreateContainerRequest r = { .pod_sandbox_id = (char *) "pod" };
 
-        envs[0].value = (pb_bytes_array_t *) &value;
+        envs[0].value = (char *) "\xff\xfe=x";
         r.has_config = true;
         r.config.has_metadata = true;
         r.config.metadata.name = (char *) "n";
@@ -118,7 +116,7 @@ static void test_round_trip(void) {
         CHECK_STREQ(back.config.args[2], "gr\xc3\xbc\xc3\x9f");
         CHECK_EQ(back.config.linux.security_context.supplemental_groups[4], INT64_MIN);
         CHECK(back.config.linux.security_context.has_run_as_user);
-        CHECK_EQ(back.config.envs[0].value->size, 4);
+        CHECK_STREQ(back.config.envs[0].value, "\xff\xfe=x");
         CHECK_EQ(back.config.linux.resources.oom_score_adj, -998);
         CHECK_EQ(ENCODE(CreateContainerRequest, &back, SIZE_MAX, &second, &n2, &error), 0);
         CHECK_EQ(n1, n2);
@@ -265,7 +263,7 @@ static void test_decode_refuses_bad_utf8_and_nul(void) {
         runtime_v1_CreateContainerRequest ok = {};
         _cleanup_error_ Error error = ERROR_INIT;
         CHECK_EQ(decode_raw(runtime_v1_CreateContainerRequest_fields, &ok, &error), 0);
-        CHECK_EQ(ok.config.envs[0].value->bytes[0], 0xff);
+        CHECK_STREQ(ok.config.envs[0].value, "\xff");
         pb_release(runtime_v1_CreateContainerRequest_fields, &ok);
 }
 
@@ -313,15 +311,18 @@ static void test_decode_names_limits(void) {
         raw.n = 0;
         raw_bytes(2, big, MESSAGE_BYTES_MAX + 1);
         CHECK_EQ(decode_raw(runtime_v1_KeyValue_fields, &kv, &error2), -EINVAL);
-        CHECK(strstr(error2.message, "has 65536 bytes, the limit is 65535"));
+        CHECK(strstr(error2.message, "field 2 of the message has a NUL"));
 
         /* a string may be longer */
         _cleanup_error_ Error error3 = ERROR_INIT;
         memset(big, 'x', sizeof big);
         raw.n = 0;
         raw_bytes(1, big, sizeof big);
+        memset(big, 0xff, sizeof big); /* and one that is raw need not be UTF-8 */
+        raw_bytes(2, big, sizeof big);
         CHECK_EQ(decode_raw(runtime_v1_KeyValue_fields, &kv, &error3), 0);
         CHECK_EQ(strlen(kv.key), sizeof big);
+        CHECK_EQ(strlen(kv.value), sizeof big);
         pb_release(runtime_v1_KeyValue_fields, &kv);
 }
 
@@ -394,6 +395,21 @@ static bool same(const runtime_v1_CreateContainerRequest *a, const runtime_v1_Cr
         return message_equal(runtime_v1_CreateContainerRequest_fields, a, b);
 }
 
+static void test_raw_fields_are_told(void) {
+        runtime_v1_KeyValue kv = {};
+        _cleanup_error_ Error error = ERROR_INIT;
+
+        message_set_raw(NULL);
+        raw.n = 0;
+        raw_bytes(2, "\xff", 1);
+        CHECK_EQ(decode_raw(runtime_v1_KeyValue_fields, &kv, &error), -EINVAL);
+        CHECK(strstr(error.message, "field 2 of the message is not UTF-8"));
+        message_set_raw(raw_list);
+        CHECK_EQ(decode_raw(runtime_v1_KeyValue_fields, &kv, NULL), 0);
+        CHECK_STREQ(kv.value, "\xff");
+        pb_release(runtime_v1_KeyValue_fields, &kv);
+}
+
 static void test_equal(void) {
         runtime_v1_CreateContainerRequest a = sample(), b = sample(), empty = {}, decoded = {};
         runtime_v1_ContainerConfig_LabelsEntry turned[2], twice[2];
@@ -441,7 +457,7 @@ static void test_equal(void) {
         CHECK(!same(&a, &b));
 }
 
-TEST_MAIN(TEST_CASE(test_equal), TEST_CASE(test_encodes_what_nanopb_encodes), TEST_CASE(test_round_trip), TEST_CASE(test_numbers),
+TEST_MAIN(TEST_CASE(test_raw_fields_are_told), TEST_CASE(test_equal), TEST_CASE(test_encodes_what_nanopb_encodes), TEST_CASE(test_round_trip), TEST_CASE(test_numbers),
           TEST_CASE(test_submessages_of_all_lengths), TEST_CASE(test_empty_message),
           TEST_CASE(test_encode_refuses_bad_utf8), TEST_CASE(test_encode_keeps_the_limit), TEST_CASE(test_callbacks),
           TEST_CASE(test_decode_refuses_bad_utf8_and_nul), TEST_CASE(test_decode_names_limits),

@@ -64,18 +64,14 @@ static int make_environment(Run *x, Error *error) {
         STRV_FOREACH(e, x->environment) {
                 const char *equal = strchr(*e, '=');
                 runtime_v1_KeyValue *kv = &x->envs[x->n_envs];
-                size_t n;
 
                 if (!equal || equal == *e)
                         return error_setf(error, GRPC_INVALID_ARGUMENT, "\"%s\" is no NAME=VALUE", *e);
-                n = strlen(equal + 1);
                 kv->key = strndup(*e, (size_t) (equal - *e));
-                kv->value = malloc(PB_BYTES_ARRAY_T_ALLOCSIZE(n));
+                kv->value = strdup(equal + 1);
                 x->n_envs++;
                 if (!kv->key || !kv->value)
                         return -ENOMEM;
-                kv->value->size = (pb_size_t) n;
-                memcpy(kv->value->bytes, equal + 1, n);
         }
         return 0;
 }

@@ -112,10 +112,18 @@ static json_t *bytes_to_json(const pb_bytes_array_t *b) {
         return text ? json_string(text) : NULL;
 }
 
+/* Values of the environment are strings that need not be UTF-8. */
+static json_t *text_to_json(const char *s) {
+        json_t *j = json_string(strempty(s));
+        _cleanup_free_ char *text = j ? NULL : utf8_sanitize(strempty(s));
+
+        return j ? j : text ? json_string(text) : NULL;
+}
+
 static json_t *value_to_json(const pb_field_iter_t *field, const void *p) {
         switch (PB_LTYPE(field->type)) {
         case PB_LTYPE_STRING:
-                return json_string(p ? p : "");
+                return text_to_json(p);
         case PB_LTYPE_BYTES:
                 return bytes_to_json(p);
         case PB_LTYPE_SUBMESSAGE:

@@ -419,10 +419,6 @@ void fill_container(Container *k) {
         static int64_t groups[] = { 5, 6 };
         static runtime_v1_Mount mounts[2];
         static char *args[] = { (char *) "-c", (char *) "exit 3" };
-        static struct {
-                pb_size_t size;
-                pb_byte_t bytes[2];
-        } value = { 2, { 0xff, 'x' } };
         static runtime_v1_KeyValue envs[1];
 
         mounts[0] = (runtime_v1_Mount) {
@@ -432,7 +428,7 @@ void fill_container(Container *k) {
                 .propagation = runtime_v1_MountPropagation_PROPAGATION_BIDIRECTIONAL,
         };
         mounts[1] = (runtime_v1_Mount) { .container_path = s("/img"), .has_image = true, .image.image = s("data:1") };
-        envs[0] = (runtime_v1_KeyValue) { s("K"), (pb_bytes_array_t *) &value };
+        envs[0] = (runtime_v1_KeyValue) { s("K"), (char *) "\xffx" };
         k->started_usec = 1700000000000003;
         k->finished_usec = 1700000000000004;
         k->exit_code = 137;

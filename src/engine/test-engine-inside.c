@@ -63,9 +63,7 @@ static int inside(void *userdata) {
         c = container_new(p, "printf %s \"$X\" >/tmp/x; env | grep -c '^PATH='; while :; do sleep 0.02; done");
         kv = calloc(1, sizeof *kv);
         kv->key = (char *) "X";
-        kv->value = calloc(1, sizeof *kv->value + 8);
-        kv->value->size = 3;
-        memcpy(kv->value->bytes, "\xff\n\xfe", 3);
+        kv->value = strdup("\xff\n\xfe");
         c->config.envs = kv;
         c->config.envs_count = 1;
         container_create(c);

@@ -5,8 +5,11 @@
 #include "basic/file-util.h"
 #include "basic/layout.h"
 #include "basic/log.h"
+#include "basic/message.h"
 #include "manager/internal.h"
 #include "manager/state.h"
+
+static const MessageRaw raw_fields[] = { { runtime_v1_KeyValue_fields, runtime_v1_KeyValue_value_tag }, {} };
 
 int manager_new(sd_event *event, const ManagerConfig *config, Systemd *systemd, ImageStore *images, Cni *cni,
                 Manager **ret, Error *error) {
@@ -26,6 +29,7 @@ int manager_new(sd_event *event, const ManagerConfig *config, Systemd *systemd, 
 
         if (!m)
                 return error_oom(error);
+        message_set_raw(raw_fields);
         m->event = sd_event_ref(event);
         m->config = *config;
         m->systemd = systemd;

@@ -1,6 +1,9 @@
 package e2e
 
 import (
+	"bytes"
+	"crypto/md5"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -171,4 +174,33 @@ func TestProcessOfARunningContainerIsSystemds(t *testing.T) {
 	equal(t, "descriptors of an exec", strings.TrimSpace(c.sh("ls /proc/self/fd | tr '\\n' ' '")), "0 1 2 3") // 3 is ls's own
 	equal(t, "standard input", c.sh("readlink /proc/1/fd/0"), "/dev/null\n")
 	contains(t, "cgroup", readProc(t, c.pid(), "cgroup"), c.unit())
+}
+
+// As long as the kernel takes, text or not, for the process, an exec, and a daemon that reads it again.
+func TestProcessEnvironmentOfLongValues(t *testing.T) {
+	leavesNothing(t)
+	p := runPod(t)
+	for name, value := range map[string]string{
+		"64 KiB":                strings.Repeat("x", 65536),
+		"the longest of all":    strings.Repeat("long ", 26213) + "x",
+		"long, and not UTF-8":   strings.Repeat("\xff\xfe", 40000),
+		"long, UTF-8, newlines": strings.Repeat("ü\n", 40000) + "e",
+	} {
+		t.Run(name, func(t *testing.T) {
+			sum := fmt.Sprintf("%x", md5.Sum([]byte(value)))
+			c := p.with(t).run(sh(`printf %s "$X" | md5sum; sleep 100000`), func(c *cri.ContainerConfig) {
+				c.Envs = []*cri.KeyValue{{Key: "X", Value: []byte(value)}, {Key: "AFTER", Value: []byte("it")}}
+			})
+			c.waitForLog(sum)
+			killDaemon(t)
+			equal(t, "in an exec", c.sh(`printf %s "$X" | md5sum; echo $AFTER`), sum+"  -\nit\n")
+			verbose := do(t, rt.ContainerStatus, &cri.ContainerStatusRequest{ContainerId: c.id, Verbose: true})
+			contains(t, "name in the info", at(t, parseInfo(t, verbose.Info, "info"), "config/envs/key=X/key"), "X")
+			c.remove()
+		})
+	}
+	text := refused(t, rt.CreateContainer, p.createRequest(func(c *cri.ContainerConfig) {
+		c.Envs = []*cri.KeyValue{{Key: "X", Value: bytes.Repeat([]byte("x"), 128<<10)}}
+	}), codes.InvalidArgument)
+	contains(t, "the error", text, "'X'", "131071 bytes")
 }

@@ -107,6 +107,10 @@ static int env_set(Env *e, const char *name, size_t name_size, const char *value
                 return error_setf(error, GRPC_INVALID_ARGUMENT,
                                   "environment variable '%.*s' of the %s has a NUL in its value",
                                   (int)MIN(name_size, (size_t)64), name, whose);
+        if (name_size + value_size + 2 > OCI_ENV_ONE_MAX)
+                return error_setf(error, GRPC_INVALID_ARGUMENT,
+                                  "environment variable '%.*s' of the %s is longer than %u bytes with its name, the most that "
+                                  "Linux takes", (int) MIN(name_size, (size_t) 64), name, whose, OCI_ENV_ONE_MAX - 1);
         e->size += name_size + value_size + 2;
         if (e->size > OCI_ENV_SIZE_MAX)
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "the environment is larger than %u bytes",
@@ -198,8 +202,7 @@ int oci_env(const runtime_v1_ContainerConfig *config, const ImageConfig *image, 
                 const runtime_v1_KeyValue *kv = &config->envs[i];
 
                 r = env_set(&e, strempty(kv->key), strlen(strempty(kv->key)),
-                            kv->value ? (const char *) kv->value->bytes : NULL, kv->value ? kv->value->size : 0,
-                            "container", error);
+                            kv->value, strlen(strempty(kv->value)), "container", error);
         }
         if (r < 0)
                 return r;

@@ -12,6 +12,7 @@
 
 #define OCI_ENV_MAX 65536U               /* variables */
 #define OCI_ENV_SIZE_MAX (1024U * 1024U) /* bytes of all together; execve(2) takes 6 MiB at most */
+#define OCI_ENV_ONE_MAX (128U * 1024U)    /* bytes of "NAME=VALUE" with its NUL, MAX_ARG_STRLEN of execve(2) */
 #define OCI_PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 /* Each returns a new reference; image may be NULL. InvalidArgument with a sentence for what can't be. */

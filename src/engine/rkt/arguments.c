@@ -301,16 +301,11 @@ static int add_resources(char ***argv, const runtime_v1_LinuxContainerConfig *l)
 static int add_environment(char ***argv, const runtime_v1_ContainerConfig *config, Error *error) {
         for (size_t i = 0; i < config->envs_count; i++) {
                 const char *key = strempty(config->envs[i].key);
-                const pb_bytes_array_t *value = config->envs[i].value;
-                int size = value ? (int) value->size : 0;
 
                 if (isempty(key) || strchr(key, '='))
                         return error_setf(error, GRPC_INVALID_ARGUMENT,
                                           "a name in the environment of the container is empty, or has '=' in it");
-                if (value && memchr(value->bytes, 0, value->size))
-                        return error_setf(error, GRPC_INVALID_ARGUMENT,
-                                          "environment variable '%.64s' has a NUL in its value", key);
-                if (strv_extendf(argv, "--environment=%s=%.*s", key, size, value ? (const char *) value->bytes : "") < 0)
+                if (strv_extendf(argv, "--environment=%s=%s", key, strempty(config->envs[i].value)) < 0)
                         return error_oom(error);
         }
         return 0;

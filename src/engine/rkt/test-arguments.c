@@ -132,16 +132,11 @@ static void an_app_is_as_measured(void) {
                 { .container_path = S("/data"), .host_path = S("/proc/self/../..//tmp") },
                 { .container_path = S("/etc/a,b c"), .host_path = S("/etc/passwd"), .readonly = true },
         };
-        union {
-                pb_bytes_array_t array;
-                char room[sizeof(pb_bytes_array_t) + 8];
-        } value = { .array.size = 4 };
-        runtime_v1_KeyValue envs[] = { { S("FOO"), &value.array }, { S("EMPTY"), NULL } };
+        runtime_v1_KeyValue envs[] = { { S("FOO"), S("b=\xffz") }, { S("EMPTY"), NULL } };
         static runtime_v1_ContainerConfig_LabelsEntry labels[] = { { S("l"), S("m") } };
         runtime_v1_ContainerConfig c = container_config();
         _cleanup_strv_free_ char **argv = NULL;
 
-        memcpy(value.array.bytes, "b=\xffz", 4);
         c.command = command;
         c.command_count = 1;
         c.args = args;
