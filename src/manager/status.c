@@ -4,7 +4,7 @@
 #include "basic/log.h"
 #include "manager/internal.h"
 
-#define STATUS_DELAY_USEC (500 * USEC_PER_MSEC)
+#define STATUS_DELAY_USEC USEC_PER_SEC
 #define STATUS_TEXT_MAX 400U /* bytes; the pod's process takes a little more */
 
 static int append_containers(Buffer *b, const Pod *p) {

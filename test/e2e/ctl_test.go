@@ -97,6 +97,14 @@ func TestCtlLists(t *testing.T) {
 	equal(t, "exit code", code, 0)
 	contains(t, "the table on a terminal", out, "\033[0;1;32mready\033[0m", "\n1 pods listed.\n", p.id[:12]+" shop")
 	lacks(t, "the table on a terminal", out, p.id)
+	out, _ = onTerminal(t, "", "SYSTEMD_PAGER='sed s/^/paged:/' rktletctl list-pods --no-legend")
+	contains(t, "what goes through the pager", out, "paged:"+p.id[:12])
+	out, _ = onTerminal(t, "", "SYSTEMD_PAGER='sed s/^/paged:/' rktletctl list-pods --no-legend --no-pager")
+	lacks(t, "what does not go through the pager", out, "paged:")
+	nobody, err := try("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "rktletctl", "list-pods")
+	if err == nil || !strings.Contains(nobody, "Only root may look at rktlet") || strings.Contains(nobody, p.id) {
+		t.Errorf("nobody sees %q (%v)", nobody, err)
+	}
 	out, _ = onTerminal(t, "", "SYSTEMD_COLORS=0 rktletctl list-containers --no-legend --full")
 	contains(t, "without colours", out, ended.id)
 	lacks(t, "without colours", out, "\033[", "listed.")
