@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -46,22 +47,55 @@ func TestFaultSystemdReloadedFailsNoCall(t *testing.T) {
 	workThrough(t, 20, 30, func(int) { command(t, "systemctl", "daemon-reload") })
 }
 
+// restartBus ends the bus, in good order or all of a sudden, and waits for the next one.
+func restartBus(t testing.TB, suddenly bool) {
+	t.Helper()
+	if suddenly {
+		_, _ = try("systemctl", "kill", "--kill-who=main", "--signal=KILL", "dbus.service")
+	} else {
+		_, _ = try("systemctl", "restart", "dbus.service")
+	}
+	eventually(t, 20*time.Second, "the bus is back", func() error {
+		if out, err := try("busctl", "call", "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetId"); err != nil {
+			_, _ = try("systemctl", "start", "dbus.service")
+			return fmt.Errorf("%s", out)
+		}
+		return nil
+	})
+}
+
 func TestFaultBusRestartedFailsNoCall(t *testing.T) {
 	leavesNothing(t)
 	daemonStays(t)
-	workThrough(t, 6, 30, func(i int) {
-		if i%2 == 0 {
-			_, _ = try("systemctl", "restart", "dbus.service")
-		} else {
-			_, _ = try("systemctl", "kill", "--kill-who=main", "--signal=KILL", "dbus.service")
-		}
-		eventually(t, 20*time.Second, "the bus is back", func() error {
-			if out, err := try("busctl", "call", "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetId"); err != nil {
-				_, _ = try("systemctl", "start", "dbus.service")
-				return fmt.Errorf("%s", out)
+	workThrough(t, 6, 30, func(i int) { restartBus(t, i%2 == 1) })
+}
+
+// dbus-broker takes the place of dbus-daemon, is restarted, and gives it back.
+func TestFaultOtherBusRestartedFailsNoCall(t *testing.T) {
+	leavesNothing(t)
+	daemonStays(t)
+	const alias = "/etc/systemd/system/dbus.service"
+	choose := func(name string) {
+		t.Helper()
+		_ = os.Remove(alias)
+		if name == "dbus-broker.service" {
+			if err := os.Symlink("/lib/systemd/system/"+name, alias); err != nil {
+				t.Fatal(err)
 			}
-			return nil
-		})
+		}
+		_, _ = try("systemctl", "stop", "dbus.service")
+		command(t, "systemctl", "daemon-reload")
+		restartBus(t, false)
+		equal(t, "the bus", unitProperty(t, "dbus.service", "Id"), name)
+		equal(t, "its state", unitProperty(t, "dbus.service", "ActiveState"), "active")
+	}
+	defer choose("dbus.service")
+	workThrough(t, 5, 30, func(i int) {
+		if i == 0 {
+			choose("dbus-broker.service")
+		} else {
+			restartBus(t, i%2 == 1)
+		}
 	})
 }
 
