@@ -21,7 +21,6 @@
 #define SHARE_MEMORY 0
 #endif
 #define CHILD_STACK_SIZE (32U * 1024U)
-#define NOFILE_SOFT 1024U /* what programs expect: select(2) knows no larger descriptors */
 
 const char *process_result_describe(const ProcessResult *r) {
         static char text[96];
@@ -61,8 +60,8 @@ static _Noreturn void child_fail(const char *what) {
 static void child_reset_limits(const Child *c) {
         struct rlimit l;
 
-        if (getrlimit(RLIMIT_NOFILE, &l) >= 0 && l.rlim_cur > NOFILE_SOFT) {
-                l.rlim_cur = NOFILE_SOFT;
+        if (getrlimit(RLIMIT_NOFILE, &l) >= 0 && l.rlim_cur > PROCESS_NOFILE_SOFT) {
+                l.rlim_cur = PROCESS_NOFILE_SOFT;
                 (void) setrlimit(RLIMIT_NOFILE, &l);
         }
         if (c->spared || c->options->oom_score_adj) {

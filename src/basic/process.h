@@ -7,6 +7,8 @@
 #include "basic/error.h"
 #include "basic/macro.h"
 
+#define PROCESS_NOFILE_SOFT 1024U /* what programs expect: select(2) knows no larger descriptors */
+
 typedef struct ProcessOptions {
         const char *const *argv;       /* argv[0] is an absolute path */
         const char *const *env;        /* "K=v", NULL-terminated; NULL: only PATH */

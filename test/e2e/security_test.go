@@ -495,3 +495,104 @@ func TestDevicePermissions(t *testing.T) {
 	equal(t, "of the unit", strings.Contains(unitProperty(t, c.unit(), "DeviceAllow"), "10:200 r"), true)
 	equal(t, "an exec's", c.sh("(: > /dev/mine) 2> /dev/null || echo denied"), "denied\n")
 }
+
+// The CRI has no resource limits of processes. They are systemd's: the unit's own, which a drop-in of all containers' units
+// can change.
+func TestProcessLimitsAreTheUnits(t *testing.T) {
+	leavesNothing(t)
+	daemonStays(t)
+	p := runPod(t)
+	limits := "ulimit -Sn; ulimit -Hn; ulimit -Sc; ulimit -u"
+	c := p.run(sh(limits + "; exec sleep 100000"))
+	eventually(t, 10e9, "its limits are in the log", func() error {
+		if n := strings.Count(c.text("stdout"), "\n"); n < 4 {
+			return fmt.Errorf("%d lines", n)
+		}
+		return nil
+	})
+	equal(t, "limits of an exec", c.sh(limits), c.text("stdout"))
+	dir := "/run/systemd/system/rktlet-ctr-.service.d"
+	writeFile(t, dir+"/50-e2e.conf", "[Service]\nLimitNOFILE=1234:2345\nLimitCORE=4096\n", 0o644)
+	command(t, "systemctl", "daemon-reload")
+	t.Cleanup(func() {
+		_ = os.RemoveAll(dir)
+		command(t, "systemctl", "daemon-reload")
+	})
+	with := p.run()
+	for name, want := range map[string]string{"Max open files": "1234 2345", "Max core file size": "4096 4096"} {
+		for _, line := range strings.Split(readProc(t, with.pid(), "limits"), "\n") {
+			if rest, ok := strings.CutPrefix(line, name); ok {
+				equal(t, name, strings.Join(strings.Fields(rest)[:2], " "), want)
+			}
+		}
+	}
+	equal(t, "limits of an exec", c.with(t).pod.with(t).run().sh("ulimit -Sn; ulimit -Hn"), "1234\n2345\n")
+}
+
+// Nothing of a request is text of a unit file, or a specifier of systemd's.
+func TestThreatNamesAreNoUnitText(t *testing.T) {
+	leavesNothing(t)
+	daemonStays(t)
+	t.Cleanup(func() { _ = os.Remove("/tmp/escaped") })
+	evil := "x\n[Service]\nExecStartPost=/bin/touch /tmp/escaped\nMemoryMax=12345\\\n%n %h $HOME ${X} \"'\\x"
+	hostile := map[string]string{"a\nExecStartPost": "/bin/touch /tmp/escaped\nb", "%n": "$HOME"}
+	config := podConfig(t, func(c *cri.PodSandboxConfig) {
+		c.Metadata.Name, c.Metadata.Namespace, c.Metadata.Uid = evil, evil, evil
+		c.Labels, c.Annotations = hostile, hostile
+	})
+	p := &podT{t: t, config: config, id: do(t, rt.RunPodSandbox, podRequest(config)).PodSandboxId}
+	t.Cleanup(p.remove)
+	c := p.run(func(c *cri.ContainerConfig) {
+		c.Metadata.Name, c.Labels, c.Annotations = evil, hostile, hostile
+		c.Command, c.Args = []string{"sh", "-c", "echo \"$1\"; exec sleep 100000", "%n $HOME"}, []string{"%n $HOME ${HOME} $$\nExecStartPost=/bin/touch /tmp/escaped"}
+	})
+	c.waitForLog("ExecStartPost")
+	equal(t, "the argument", c.text("stdout"), "%n $HOME ${HOME} $$\nExecStartPost=/bin/touch /tmp/escaped\n")
+	for _, unit := range []string{p.unit(), c.unit()} {
+		equal(t, "ExecStartPost of "+unit, unitProperty(t, unit, "ExecStartPost"), "")
+		lacks(t, "MemoryMax", unitProperty(t, unit, "MemoryMax"), "12345")
+		if strings.Contains(unitProperty(t, unit, "Description"), "\n") {
+			t.Errorf("the description of %s has several lines", unit)
+		}
+		file, err := os.ReadFile("/run/systemd/transient/" + unit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range strings.Split(string(file), "\n") {
+			if strings.HasPrefix(line, "ExecStartPost") || strings.HasPrefix(line, "MemoryMax=12345") || line == "[Service]\r" {
+				t.Errorf("a line of %s: %s", unit, line)
+			}
+		}
+	}
+	// systemd reads the files again.
+	command(t, "systemctl", "daemon-reload")
+	equal(t, "ExecStartPost after a reload", unitProperty(t, c.unit(), "ExecStartPost"), "")
+	st := do(t, rt.PodSandboxStatus, &cri.PodSandboxStatusRequest{PodSandboxId: p.id}).Status
+	equal(t, "the name given back", st.Metadata.Name, evil)
+	equal(t, "the labels given back", fmt.Sprint(st.Labels), fmt.Sprint(hostile))
+	c.stop(0)
+	if _, err := os.Stat("/tmp/escaped"); err == nil {
+		t.Error("/tmp/escaped was made")
+	}
+}
+
+func TestSeccompDefaultDeniesWhatItShould(t *testing.T) {
+	leavesNothing(t)
+	daemonStays(t)
+	p := runPod(t, privilegedPod)
+	profile := func(kind cri.SecurityProfile_ProfileType, add ...string) ctrMod {
+		return security(func(s *cri.LinuxContainerSecurityContext) {
+			s.Seccomp = &cri.SecurityProfile{ProfileType: kind}
+			s.Capabilities = &cri.Capability{AddCapabilities: add}
+		})
+	}
+	const script = "unshare -U true 2> /dev/null && echo -n userns; unshare -m true 2> /dev/null && echo -n ' mountns'; echo"
+	equal(t, "unconfined", p.output(script, profile(cri.SecurityProfile_Unconfined)), "userns\n")
+	equal(t, "the default", p.output(script, profile(cri.SecurityProfile_RuntimeDefault)), "\n")
+	equal(t, "the default with CAP_SYS_ADMIN", p.output(script, profile(cri.SecurityProfile_RuntimeDefault, "SYS_ADMIN")), "userns mountns\n")
+	equal(t, "a privileged container has none", procStatus(p.output("cat /proc/self/status", privileged, security(func(s *cri.LinuxContainerSecurityContext) {
+		s.Seccomp = &cri.SecurityProfile{ProfileType: cri.SecurityProfile_RuntimeDefault}
+	})), "Seccomp"), "0")
+	c := p.run(profile(cri.SecurityProfile_RuntimeDefault))
+	equal(t, "an exec", c.sh(script), "\n")
+}

@@ -2,9 +2,11 @@
  * so that its end can be made the end of all it started. */
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/pidfd.h>
 #include <sys/stat.h>
 
@@ -59,6 +61,48 @@ static int make_file(const json_t *process, int *ret, Error *error) {
         return 0;
 }
 
+static const struct {
+        int resource;
+        const char *name;
+} rlimits[] = {
+        { RLIMIT_AS, "RLIMIT_AS" },           { RLIMIT_CORE, "RLIMIT_CORE" },         { RLIMIT_CPU, "RLIMIT_CPU" },
+        { RLIMIT_DATA, "RLIMIT_DATA" },       { RLIMIT_FSIZE, "RLIMIT_FSIZE" },       { RLIMIT_LOCKS, "RLIMIT_LOCKS" },
+        { RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK" }, { RLIMIT_MSGQUEUE, "RLIMIT_MSGQUEUE" }, { RLIMIT_NICE, "RLIMIT_NICE" },
+        { RLIMIT_NOFILE, "RLIMIT_NOFILE" },   { RLIMIT_NPROC, "RLIMIT_NPROC" },       { RLIMIT_RSS, "RLIMIT_RSS" },
+        { RLIMIT_RTPRIO, "RLIMIT_RTPRIO" },   { RLIMIT_RTTIME, "RLIMIT_RTTIME" },     { RLIMIT_STACK, "RLIMIT_STACK" },
+        { RLIMIT_SIGPENDING, "RLIMIT_SIGPENDING" },
+};
+
+/* The command is the daemon's child; where the container's unit has other limits, they are the command's, too. Those
+ * above ours can't be had without CAP_SYS_RESOURCE. */
+static int add_limits(NativeEngine *e, pid_t pid, json_t *process, Error *error) {
+        const bool may_raise = e->capabilities & (UINT64_C(1) << CAP_SYS_RESOURCE);
+        _cleanup_json_ json_t *l = json_array();
+
+        for (size_t i = 0; l && i < ELEMENTSOF(rlimits); i++) {
+                struct rlimit ours, theirs;
+
+                if (prlimit(0, rlimits[i].resource, NULL, &ours) < 0 ||
+                    prlimit(pid, rlimits[i].resource, NULL, &theirs) < 0)
+                        continue;
+                if (rlimits[i].resource == RLIMIT_NOFILE)
+                        ours.rlim_cur = MIN(ours.rlim_cur, (rlim_t) PROCESS_NOFILE_SOFT);
+                if (!may_raise)
+                        theirs.rlim_max = MIN(theirs.rlim_max, ours.rlim_max);
+                theirs.rlim_cur = MIN(theirs.rlim_cur, theirs.rlim_max);
+                if (theirs.rlim_cur == ours.rlim_cur && theirs.rlim_max == ours.rlim_max)
+                        continue;
+                /* Infinity is 2^64 - 1 in the specification; JSON integers here end at 2^63 - 1, which is as good. */
+                if (json_array_append_new(l, json_pack("{s:s, s:I, s:I}", "type", rlimits[i].name, "soft",
+                                                       (json_int_t) MIN(theirs.rlim_cur, (rlim_t) INT64_MAX), "hard",
+                                                       (json_int_t) MIN(theirs.rlim_max, (rlim_t) INT64_MAX))) < 0)
+                        return error_oom(error);
+        }
+        if (!l || (json_array_size(l) > 0 && json_object_set(process, "rlimits", l) < 0))
+                return error_oom(error);
+        return 0;
+}
+
 int exec_process_make(NativeEngine *e, const NativeContainer *n, const EngineContainer *c, const char *const *argv,
                       bool terminal, ExecProcess *ret, Error *error) {
         _cleanup_free_ char *path = strprintf("%s/config.json", c->run_directory), *text = NULL;
@@ -91,7 +135,9 @@ int exec_process_make(NativeEngine *e, const NativeContainer *n, const EngineCon
         if (!process || json_object_set(process, "args", args) < 0 ||
             json_object_set_new(process, "terminal", json_boolean(terminal)) < 0)
                 return error_oom(error);
-        r = map_user(c, process, &p.uid, &p.gid, error);
+        r = add_limits(e, n->state.pid, process, error);
+        if (r >= 0)
+                r = map_user(c, process, &p.uid, &p.gid, error);
         if (r < 0)
                 return r;
         r = exec_direct(e, n, config, process, &p.fd, &p.pidfd) ? 0 : make_file(process, &p.fd, error);
