@@ -86,6 +86,12 @@ static _Noreturn void child_run(void *arg) {
                 if (sig != SIGKILL && sig != SIGSTOP)
                         (void) sigaction(sig, &default_action, NULL);
         child_reset_limits(c);
+        if (o->host_mounts) {
+                int fd = open("/proc/1/ns/mnt", O_RDONLY | O_CLOEXEC);
+
+                if (fd < 0 || setns(fd, CLONE_NEWNS) < 0)
+                        child_fail("cannot enter the host's mount namespace for");
+        }
         if (o->kill_group && setpgid(0, 0) < 0)
                 child_fail("cannot make a process group for");
         if (chdir(o->working_directory ? o->working_directory : "/") < 0)

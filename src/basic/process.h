@@ -25,6 +25,7 @@ typedef struct ProcessOptions {
         uint64_t timeout_usec;         /* 0: none; then SIGKILL and -ETIMEDOUT */
         const char *oom_score_adj;     /* proc(5), as text; NULL: 0 where ours is below that, else ours */
         uint64_t cancel_grace_usec;    /* on cancellation and deadline: time to end by itself before it is killed */
+        bool host_mounts;              /* the child is in the mount namespace of PID 1: what it mounts is the host's */
         bool kill_group;               /* the child leads its own process group, and the group is killed */
 } ProcessOptions;
 

@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -467,6 +468,36 @@ static void test_children_run_side_by_side(void) {
         in_fiber(side_by_side, NULL);
 }
 
+static int host_mounts(void *userdata) {
+        for (int i = 0; i < 2; i++) {
+                _cleanup_(process_result_done) ProcessResult r = {};
+                _cleanup_error_ Error e = ERROR_INIT;
+                ProcessOptions o = {
+                        .argv = SH("readlink /proc/self/ns/mnt"),
+                        .output_max = 100,
+                        .error_max = 100,
+                        .host_mounts = i == 1,
+                };
+                char host[64] = "";
+
+                CHECK_EQ(process_run(&o, &r, &e), 0);
+                CHECK(readlink("/proc/1/ns/mnt", host, sizeof host - 2) > 0);
+                (void) strcat(host, "\n");
+                CHECK_EQ(streq_ptr(r.output, host), i == 1);
+        }
+        return 0;
+}
+
+static void test_a_child_may_mount_for_the_host(void) {
+        char host[64];
+
+        if (readlink("/proc/1/ns/mnt", host, sizeof host) < 0 || unshare(CLONE_NEWNS) < 0) {
+                TEST_SKIP("the host's mount namespace is not ours to enter");
+                return;
+        }
+        in_fiber(host_mounts, NULL);
+}
+
 TEST_MAIN(TEST_CASE(test_input_output_and_status_come_through),
           TEST_CASE(test_output_is_kept_up_to_its_bound_and_drained_beyond),
           TEST_CASE(test_a_timeout_kills_and_keeps_what_was_said),
@@ -480,4 +511,5 @@ TEST_MAIN(TEST_CASE(test_input_output_and_status_come_through),
           TEST_CASE(test_a_grandchild_that_holds_the_pipe_open_is_not_waited_for),
           TEST_CASE(test_a_timeout_kills_the_whole_group), TEST_CASE(test_the_deadline_kills_and_reaps),
           TEST_CASE(test_each_step_that_fails_in_the_child_is_named),
-          TEST_CASE(test_a_spawned_child_is_waited_for_by_its_descriptor), TEST_CASE(test_children_run_side_by_side))
+          TEST_CASE(test_a_spawned_child_is_waited_for_by_its_descriptor), TEST_CASE(test_children_run_side_by_side),
+          TEST_CASE(test_a_child_may_mount_for_the_host))
