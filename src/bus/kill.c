@@ -5,6 +5,7 @@
 #include <signal.h>
 
 static int kill_container(Container *c, const char *whom, int signo, Error *error) {
+        Engine *engine = c->manager->engine;
         int r;
 
         if (signo <= 0 || signo > SIGRTMAX)
@@ -15,7 +16,9 @@ static int kill_container(Container *c, const char *whom, int signo, Error *erro
         r = container_check_running(c, "send a signal to", error);
         if (r < 0)
                 return r;
-        r = unit_kill(c->manager->systemd, c->unit, whom, signo, error);
+        r = engine && engine->ops->container_signal
+                            ? engine->ops->container_signal(engine, c->id, streq(whom, "all"), signo, error)
+                            : unit_kill(c->manager->systemd, c->unit, whom, signo, error);
         return r == -ESRCH && !error_is_set(error)
                                ? error_setf(error, GRPC_FAILED_PRECONDITION, "container %s has no process any more", c->id)
                                : r;

@@ -150,6 +150,9 @@ typedef struct EngineOps {
         int (*pod_addresses)(Engine *e, const EnginePod *pod, char ***ret, Error *error);
         /* Of such an engine: whether it can give pods a network, or why not. Doesn't wait. */
         int (*network_status)(Engine *e, Error *error);
+        /* After a restart, before what is on disk is read: for pods and containers that the engine knows and that have no
+         * folder there it writes the request as far as it is known (manager/state.h). May be NULL. */
+        int (*recover)(Engine *e, const char *state_directory, Error *error);
         /* After a restart, once all pods are loaded: removes what is left of others. May be NULL. */
         int (*collect)(Engine *e, bool (*is_known)(const char *pod_id, void *userdata), void *userdata, Error *error);
         /* What the status of the pod's unit says, for people. NULL (the member): nothing. */
@@ -181,6 +184,8 @@ typedef struct EngineOps {
          * again. FailedPrecondition when stdin is asked for and there is none. */
         int (*container_attach)(Engine *e, const EngineContainer *c, EngineAttachFlags flags, int *ret_fd,
                                 Error *error);
+        /* A signal, to its main process or to all. NULL (the member): its unit gets it. -ESRCH: there is no process. */
+        int (*container_signal)(Engine *e, const char *id, bool all, int signo, Error *error);
         int (*container_reopen_log)(Engine *e, const EngineContainer *c, Error *error);
         /* Changes the limits of one that is created or runs; what isn't given stays as it is. */
         int (*container_update)(Engine *e, const EngineContainer *c,

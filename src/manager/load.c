@@ -214,8 +214,12 @@ static int load_pod(void *userdata) {
                         log_debug("Cannot save the addresses of pod %s, ignoring", p->id);
                 p->network_json = TAKE_PTR(result.json);
         }
+        if (!pod_uses_host_network(p) && !p->ips && state.running && p->manager->engine->ops->pod_addresses &&
+            p->manager->engine->ops->pod_addresses(p->manager->engine, &view, &p->ips, NULL) >= 0 &&
+            p->phase != POD_STARTING && pod_state_save(p, NULL) < 0)
+                log_debug("Cannot save the addresses of pod %s, ignoring", p->id);
         /* What isn't known yet is told by an event. */
-        if (p->network_added && state.running && state.pid > 0)
+        if ((p->network_added || p->manager->engine->ops->pod_addresses) && state.running && state.pid > 0)
                 pod_open_netns(p);
         if (p->phase == POD_READY && !state.running) {
                 p->phase = POD_NOT_READY;
@@ -404,6 +408,13 @@ int manager_load(Manager *m, Error *error) {
         r = image_store_refresh(m->images, &image_error);
         if (r < 0)
                 log_warning("%s, ignoring", strempty(image_error.message));
+        if (m->engine->ops->recover) {
+                _cleanup_error_ Error recover_error = ERROR_INIT;
+
+                if (m->engine->ops->recover(m->engine, m->config.state_directory, &recover_error) < 0)
+                        log_warning("Cannot look for pods that only the engine knows: %s, ignoring",
+                                    strempty(recover_error.message));
+        }
         r = foreach_in(m->config.state_directory, "pods", load_pod_directory, m, error);
         if (r < 0)
                 return r;

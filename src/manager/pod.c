@@ -266,8 +266,10 @@ static int pod_network_add(Pod *p, Error *error) {
         CniPod cni;
         int r;
 
-        if (engine->ops->pod_addresses)
+        if (engine->ops->pod_addresses) {
+                pod_open_netns(p); /* for the figures */
                 return engine->ops->pod_addresses(engine, &view, &p->ips, error);
+        }
         r = engine->ops->pod_netns(engine, &view, &netns, error);
         if (r < 0)
                 return r;
@@ -314,8 +316,12 @@ int pod_network_remove(Pod *p, Error *error) {
         int r;
 
         /* An ADD that failed may still owe its DEL: without a cached ADD this does nothing. */
-        if (pod_uses_host_network(p) || p->manager->engine->ops->pod_addresses)
+        if (pod_uses_host_network(p))
                 return 0;
+        if (p->manager->engine->ops->pod_addresses) {
+                p->netns_fd = safe_close(p->netns_fd);
+                return 0;
+        }
         pod_open_netns(p);
         (void) snprintf(netns, sizeof netns, "/proc/%d/fd/%d", getpid(), p->netns_fd);
         r = pod_cni_view(p, p->netns_fd >= 0 ? netns : NULL, &cni, &ports);

@@ -216,6 +216,19 @@ static int check_user(const runtime_v1_LinuxContainerSecurityContext *s, Error *
         return 0;
 }
 
+static int check_command(const EngineContainer *c, Error *error) {
+        const runtime_v1_ContainerConfig *config = c->config;
+
+        if (!isempty(config->working_dir) && config->working_dir[0] != '/')
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "working_dir \"%.200s\" is not absolute",
+                                  config->working_dir);
+        if (config->command_count + config->args_count > 0 || !c->image || c->image->config.entrypoint ||
+            c->image->config.cmd)
+                return 0;
+        return error_setf(error, GRPC_INVALID_ARGUMENT,
+                          "no command: neither the container nor its image says what to execute");
+}
+
 static int add_user(char ***argv, const runtime_v1_LinuxContainerSecurityContext *s) {
         int r = 0;
 
@@ -323,6 +336,14 @@ static int append_escaped(Buffer *b, const char *s) {
         return r;
 }
 
+static size_t depth_of(const char *path) {
+        size_t depth = 0;
+
+        for (const char *p = strempty(path); *p; p++)
+                depth += p[0] == '/' && p[1] && p[1] != '/';
+        return depth;
+}
+
 static int add_mount(char ***argv, const runtime_v1_Mount *m, size_t i, Error *error) {
         _cleanup_(buffer_done) Buffer b = BUFFER_INIT;
         _cleanup_free_ char *source = NULL;
@@ -331,6 +352,9 @@ static int add_mount(char ***argv, const runtime_v1_Mount *m, size_t i, Error *e
 
         if (isempty(target) || isempty(m->host_path))
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "a mount has no container_path or no host_path");
+        if (m->host_path[0] != '/')
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "host_path \"%.200s\" of a mount is not absolute",
+                                  m->host_path);
         /* rkt would leave a half-made app behind. */
         source = realpath(m->host_path, NULL);
         if (!source)
@@ -347,6 +371,29 @@ static int add_mount(char ***argv, const runtime_v1_Mount *m, size_t i, Error *e
         if (r >= 0)
                 r = strv_extend(argv, b.data);
         return r < 0 ? error_oom(error) : 0;
+}
+
+/* The outer ones first, whatever order they came in: else they would hide those within. */
+static int add_mounts(char ***argv, const runtime_v1_ContainerConfig *config, Error *error) {
+        _cleanup_free_ bool *done = calloc(config->mounts_count + 1U, sizeof *done);
+        int r;
+
+        if (!done)
+                return error_oom(error);
+        for (size_t n = 0; n < config->mounts_count; n++) {
+                size_t next = config->mounts_count;
+
+                for (size_t i = 0; i < config->mounts_count; i++)
+                        if (!done[i] && (next == config->mounts_count ||
+                                         depth_of(config->mounts[i].container_path) <
+                                                         depth_of(config->mounts[next].container_path)))
+                                next = i;
+                done[next] = true;
+                r = add_mount(argv, &config->mounts[next], n, error);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
 }
 
 static int add_command(char ***argv, const runtime_v1_ContainerConfig *config) {
@@ -401,6 +448,8 @@ int rkt_add_argv(const Rkt *rkt, const EngineContainer *c, const char *uuid, con
         int r;
 
         r = check_user(s, error);
+        if (r >= 0)
+                r = check_command(c, error);
         if (r < 0)
                 return r;
         r = rkt_argv_new(rkt, "app", s->privileged ? "all-run" : NULL, &argv);
@@ -437,11 +486,9 @@ int rkt_add_argv(const Rkt *rkt, const EngineContainer *c, const char *uuid, con
                 r = strv_extendf(&argv, "--working-dir=%s", c->config->working_dir);
         if (r < 0)
                 return error_oom(error);
-        for (size_t i = 0; i < c->config->mounts_count; i++) {
-                r = add_mount(&argv, &c->config->mounts[i], i, error);
-                if (r < 0)
-                        return r;
-        }
+        r = add_mounts(&argv, c->config, error);
+        if (r < 0)
+                return r;
         if (add_command(&argv, c->config) < 0)
                 return error_oom(error);
         *ret = TAKE_PTR(argv);

@@ -190,7 +190,8 @@ static int spawn(const Rkt *rkt, const RktContainer *n, const char *mode, Attach
         if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0 || pipe2(err, O_CLOEXEC) < 0)
                 r = error_set(error, -errno, "cannot make a pipe");
         else
-                r = process_spawn_with(&(ProcessOptions) { .argv = (const char *const *) argv, .env = rkt_environment },
+                r = process_spawn_with(&(ProcessOptions) { .argv = (const char *const *) argv, .env = rkt_environment,
+                                                           .host_mounts = true },
                                        (const int[]) { in[0], out[1], err[1] }, &pid, &a->pidfd, error);
         (void) safe_close(in[0]);
         (void) safe_close(out[1]);

@@ -87,6 +87,7 @@ int rkt_run(const Rkt *rkt, char *const *argv, uint64_t timeout_usec, RktResult 
         r = process_run(&(ProcessOptions) {
                                 .argv = (const char *const *) argv,
                                 .env = rkt_environment,
+                                .host_mounts = true,
                                 .output_max = RKT_OUTPUT_MAX,
                                 .error_max = RKT_ERROR_MAX,
                                 .kill_on_overflow = true,

@@ -79,22 +79,64 @@ static pid_t main_process(const char *control_group) {
         return found;
 }
 
-int rkt_container_signal(RktContainer *n, int signo) {
+pid_t rkt_container_pid(RktContainer *n) {
         const char *control_group = rkt_container_find_cgroup(n);
-        _cleanup_close_ int fd = -1;
-        pid_t pid;
 
-        pid = control_group ? main_process(control_group) : 0;
+        return control_group ? main_process(control_group) : 0;
+}
+
+pid_t rkt_pod_pid(const RktPod *p) {
+        _cleanup_free_ char *path = p->control_group ? strprintf("%s/payload/init.scope", p->control_group) : NULL;
+
+        return path ? main_process(path) : 0;
+}
+
+static int signal_main(const char *control_group, int signo) {
+        _cleanup_close_ int fd = -1;
+        pid_t pid = main_process(control_group);
+
         if (pid <= 0)
                 return -ESRCH;
         fd = pidfd_open(pid, 0);
         /* The number may be somebody else's by now. */
         if (fd < 0 || main_process(control_group) != pid)
                 return -ESRCH;
-        if (pidfd_send_signal(fd, signo, NULL, 0) < 0)
-                return -errno;
-        n->signo = signo;
-        return 0;
+        return pidfd_send_signal(fd, signo, NULL, 0) < 0 ? -errno : 0;
+}
+
+static int signal_all(const char *control_group, int signo) {
+        _cleanup_close_ int dir_fd = cgroup_open(control_group);
+        _cleanup_free_ char *text = NULL;
+        int r = -ESRCH;
+
+        if (dir_fd < 0 || read_file(dir_fd, "cgroup.procs", PROCS_MAX, &text, NULL) < 0)
+                return -ESRCH;
+        for (const char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n')
+                if (atoi(line) > 0 && kill((pid_t) atoi(line), signo) >= 0)
+                        r = 0;
+        return r;
+}
+
+int rkt_container_kill_with(RktContainer *n, bool all, int signo) {
+        const char *control_group = rkt_container_find_cgroup(n);
+        int r;
+
+        if (!control_group)
+                return -ESRCH;
+        r = all ? signal_all(control_group, signo) : signal_main(control_group, signo);
+        if (r >= 0)
+                n->signo = signo;
+        return r;
+}
+
+int rkt_container_signal(Engine *engine, const char *id, bool all, int signo, Error *error) {
+        RktContainer *n = rkt_container_find(rkt_engine(engine), id);
+        int r;
+
+        r = n ? rkt_container_kill_with(n, all, signo) : -ESRCH;
+        if (r == -ESRCH)
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "container %s has no process", id), r;
+        return r < 0 ? error_set(error, r, "cannot send signal %d to container %s", signo, id) : 0;
 }
 
 int rkt_container_kill(RktContainer *n) {

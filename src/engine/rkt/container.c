@@ -81,7 +81,7 @@ static int container_new(RktEngine *e, const EngineContainer *c, RktContainer **
         if (rkt_container_find(e, c->id))
                 return error_setf(error, GRPC_ALREADY_EXISTS, "container %s is there already", c->id);
         source = strprintf("%s/%s.log", n->pod->log_directory, c->id);
-        record = strprintf("%s/log-position", c->directory);
+        record = strprintf("%s/%s.position", n->pod->log_directory, c->id);
         if (!source || !record)
                 return error_oom(error);
         r = rkt_log_new(source, c->log_path, record, e->rkt.log_line_max, &n->log, error);
@@ -133,15 +133,28 @@ static int app_call(const Rkt *rkt, const char *command, const char *uuid, const
         return rkt_call(rkt, argv, 0, what, NULL, error);
 }
 
-static int app_query(const Rkt *rkt, const char *uuid, const char *id, RktApp *ret, Error *error) {
-        _cleanup_rkt_result_ RktResult result = {};
+static int app_status(const Rkt *rkt, const char *uuid, const char *id, RktResult *ret, Error *error) {
         _cleanup_strv_free_ char **argv = NULL;
-        int r;
 
         if (app_argv(rkt, "status", uuid, id, &argv) < 0 || strv_extend(&argv, "--format=json") < 0)
                 return error_oom(error);
-        r = rkt_call(rkt, argv, 0, "ask for the app's status", &result, error);
+        return rkt_call(rkt, argv, 0, "ask for the app's status", ret, error);
+}
+
+static int app_query(const Rkt *rkt, const char *uuid, const char *id, RktApp *ret, Error *error) {
+        _cleanup_rkt_result_ RktResult result = {};
+        int r;
+
+        r = app_status(rkt, uuid, id, &result, error);
         return r < 0 ? r : rkt_parse_app(result.output, result.output_size, ret, error);
+}
+
+int rkt_app_query_json(const Rkt *rkt, const char *uuid, const char *id, json_t **ret, Error *error) {
+        _cleanup_rkt_result_ RktResult result = {};
+        int r;
+
+        r = app_status(rkt, uuid, id, &result, error);
+        return r < 0 ? r : rkt_parse_json("app status", result.output, result.output_size, ret, error);
 }
 
 static bool has_ended(const RktContainer *n) {
@@ -337,14 +350,17 @@ int rkt_container_start(Engine *engine, const EngineContainer *c, EngineContaine
                             strempty(ignored.message));
         else if (app.state == RKT_APP_EXITED && app.exit_code == EXIT_EXEC) {
                 (void) error_setf(error, GRPC_FAILED_PRECONDITION,
-                                  "cannot start container %s: rkt's systemd could not execute the command (status %d)",
-                                  n->id, EXIT_EXEC);
+                                  "cannot start container %s: rkt's systemd could not execute %s (status %d)", n->id,
+                                  c->config->command_count > 0 ? c->config->command[0] : "the image's command",
+                                  EXIT_EXEC);
                 return fail_start(n, -EINVAL);
         }
         if (app.started_usec > 0)
                 n->state.started_usec = app.started_usec;
-        if (!has_ended(n))
+        if (!has_ended(n)) {
                 n->state.phase = ENGINE_CONTAINER_RUNNING;
+                n->state.pid = rkt_container_pid(n);
+        }
         *ret = n->state;
         ret->phase = ENGINE_CONTAINER_RUNNING;
         if (r >= 0 && app.state == RKT_APP_EXITED)
@@ -358,7 +374,7 @@ int rkt_container_start(Engine *engine, const EngineContainer *c, EngineContaine
 static int stop_gently(RktContainer *n, int signo, uint64_t timeout_usec) {
         int r;
 
-        r = rkt_container_signal(n, signo);
+        r = rkt_container_kill_with(n, /* all= */ false, signo);
         if (r == -ESRCH)
                 rkt_container_look(n); /* it has ended, or is about to begin */
         return wait_exit(n, now_usec(CLOCK_MONOTONIC) + timeout_usec);
@@ -443,6 +459,7 @@ int rkt_container_load(Engine *engine, const EngineContainer *c, EngineContainer
         else {
                 n->state.phase = app.state == RKT_APP_RUNNING ? ENGINE_CONTAINER_RUNNING : ENGINE_CONTAINER_CREATED;
                 n->state.started_usec = app.started_usec;
+                n->state.pid = rkt_container_pid(n);
                 rkt_container_on_log(n);
         }
         n->up = true;
@@ -463,15 +480,27 @@ static int remove_app(RktEngine *e, const EngineContainer *c, const char *uuid, 
         return r;
 }
 
+static int remove_log(const char *directory, const char *id, Error *error) {
+        static const char *const names[] = { "log", "position" };
+
+        for (size_t i = 0; i < ELEMENTSOF(names); i++) {
+                _cleanup_free_ char *path = strprintf("%s/%s.%s", directory, id, names[i]);
+
+                if (!path)
+                        return error_oom(error);
+                if (unlink(path) < 0 && errno != ENOENT)
+                        return error_set(error, -errno, "cannot remove %s", path);
+        }
+        return 0;
+}
+
 int rkt_container_remove(Engine *engine, const EngineContainer *c, Error *error) {
         RktEngine *e = rkt_engine(engine);
         RktContainer *n = rkt_container_find(e, c->id);
         RktPod *p = rkt_pod_find(e, c->pod->id);
-        _cleanup_free_ char *source = strprintf("%s/log/%s.log", c->pod->directory, c->id);
+        _cleanup_free_ char *directory = NULL;
         int r;
 
-        if (!source)
-                return error_oom(error);
         /* Once begun it is brought to an end: half a container is of no use to anybody. */
         FIBER_SHIELDED_SCOPE;
         _cleanup_(rkt_container_unrefp) _unused_ RktContainer *held = rkt_container_ref(n);
@@ -487,9 +516,8 @@ int rkt_container_remove(Engine *engine, const EngineContainer *c, Error *error)
                 (void) rkt_log_drain(n->log);
                 rkt_container_forget(n);
         }
-        if (unlink(source) < 0 && errno != ENOENT)
-                return error_set(error, -errno, "cannot remove %s", source);
-        return 0;
+        directory = rkt_log_directory(&e->rkt, c->pod->id);
+        return directory ? remove_log(directory, c->id, error) : error_oom(error);
 }
 
 /* --- smaller ones ------------------------------------------------------------------------------------------------ */
@@ -505,6 +533,11 @@ int rkt_container_reopen_log(Engine *engine, const EngineContainer *c, Error *er
 int rkt_container_update(Engine *engine, const EngineContainer *c,
                          const runtime_v1_LinuxContainerResources *resources, Error *error) {
         return rkt_refuse(RKT_LIMIT_UPDATE, error);
+}
+
+int rkt_container_checkpoint(Engine *engine, const EngineContainer *c, const char *location, uint64_t timeout_usec,
+                             Error *error) {
+        return rkt_refuse(RKT_LIMIT_CHECKPOINT, error);
 }
 
 /* rkt keeps what an app writes in PODS/UUID/overlay/TREE/upper/APP. */

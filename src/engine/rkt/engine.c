@@ -30,6 +30,7 @@ static const EngineOps rkt_ops = {
         .pod_load = rkt_pod_load,
         .pod_addresses = rkt_pod_get_addresses,
         .network_status = rkt_network_status,
+        .recover = rkt_recover,
         .collect = rkt_collect,
         .pod_cgroup = rkt_pod_cgroup,
         .pod_update = rkt_pod_update,
@@ -41,9 +42,11 @@ static const EngineOps rkt_ops = {
         .container_exec_sync = rkt_container_exec_sync,
         .container_exec = rkt_container_exec,
         .container_attach = rkt_container_attach,
+        .container_signal = rkt_container_signal,
         .container_reopen_log = rkt_container_reopen_log,
         .container_update = rkt_container_update,
         .container_cgroup = rkt_container_cgroup,
+        .container_checkpoint = rkt_container_checkpoint,
         .container_layer_usage = rkt_container_layer_usage,
 };
 

@@ -109,6 +109,7 @@ int rkt_container_exec_sync(Engine *engine, const EngineContainer *c, const char
         r = process_run(&(ProcessOptions) {
                                 .argv = (const char *const *) command,
                                 .env = rkt_environment,
+                                .host_mounts = true,
                                 .output_max = ENGINE_EXEC_OUTPUT_MAX,
                                 .error_max = ENGINE_EXEC_OUTPUT_MAX,
                                 .cgroup_fd = g.fd,
@@ -186,6 +187,7 @@ static int run(Exec *x, char *const *command, const EngineExec *exec, siginfo_t 
         r = process_spawn(&(ProcessOptions) {
                                   .argv = (const char *const *) command,
                                   .env = rkt_environment,
+                                  .host_mounts = true,
                                   .stdin_fd = x->child[STDIN],
                                   .stdout_fd = x->child[STDOUT],
                                   .stderr_fd = x->child[STDERR],

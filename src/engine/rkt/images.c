@@ -249,12 +249,16 @@ static int config_copy(const ImageConfig *c, ImageConfig *ret) {
         return 0;
 }
 
-static int image_add_entry(RktStore *s, const RktEntry *x) {
-        RktImage *i = NULL, **images;
+static RktImage *find_in(RktImage *const *images, size_t n, const char *id) {
+        for (size_t i = 0; i < n; i++)
+                if (streq(images[i]->image.id, id))
+                        return images[i];
+        return NULL;
+}
 
-        for (size_t k = 0; k < s->n_images && !i; k++)
-                if (streq(s->images[k]->image.id, x->id))
-                        i = s->images[k];
+static int image_add_entry(RktStore *s, const RktEntry *x) {
+        RktImage *i = find_in(s->images, s->n_images, x->id), **images;
+
         if (!i) {
                 images = reallocarray(s->images, s->n_images + 1, sizeof *images);
                 if (!images)
@@ -287,23 +291,62 @@ static int image_add_entry(RktStore *s, const RktEntry *x) {
         return 0;
 }
 
+static void find_pinned(const RktStore *s, Image *image) {
+        STRV_FOREACH(p, s->pinned) {
+                STRV_FOREACH(t, image->repo_tags)
+                        image->pinned = image->pinned || fnmatch(*p, *t, 0) == 0;
+                STRV_FOREACH(d, image->repo_digests)
+                        image->pinned = image->pinned || fnmatch(*p, *d, 0) == 0;
+        }
+}
+
+static bool strv_equal(char *const *a, char *const *b) {
+        size_t n = strv_length(a);
+
+        for (size_t i = 0; i < n; i++)
+                if (!strv_contains(b, a[i]))
+                        return false;
+        return n == strv_length(b);
+}
+
+static void tell(const RktStore *s, RktImage *image, ImageChange change) {
+        if (s->base.changed)
+                s->base.changed(&image->image, change, s->base.changed_userdata);
+}
+
+static void tell_changes(const RktStore *s, RktImage *const *old, size_t n_old) {
+        for (size_t i = 0; i < s->n_images; i++) {
+                RktImage *image = s->images[i], *before = find_in(old, n_old, image->image.id);
+
+                if (!before)
+                        tell(s, image, IMAGE_ADDED);
+                else if (!strv_equal(image->image.repo_tags, before->image.repo_tags) ||
+                         !strv_equal(image->image.repo_digests, before->image.repo_digests))
+                        tell(s, image, IMAGE_CHANGED);
+        }
+        for (size_t i = 0; i < n_old; i++)
+                if (!find_in(s->images, s->n_images, old[i]->image.id))
+                        tell(s, old[i], IMAGE_REMOVED);
+}
+
+/* From rkt's images those of the CRI, anew. */
 static int make_images(RktStore *s) {
+        RktImage **old = s->images;
+        size_t n_old = s->n_images;
         int r = 0;
 
-        forget_images(s);
+        s->images = NULL;
+        s->n_images = 0;
         for (size_t i = 0; i < s->n_entries && r >= 0; i++)
                 if (!s->entries[i]->hidden)
                         r = image_add_entry(s, s->entries[i]);
-        for (size_t i = 0; i < s->n_images && r >= 0; i++) {
-                Image *image = &s->images[i]->image;
-
-                STRV_FOREACH(p, s->pinned) {
-                        STRV_FOREACH(t, image->repo_tags)
-                                image->pinned = image->pinned || fnmatch(*p, *t, 0) == 0;
-                        STRV_FOREACH(d, image->repo_digests)
-                                image->pinned = image->pinned || fnmatch(*p, *d, 0) == 0;
-                }
-        }
+        for (size_t i = 0; i < s->n_images; i++)
+                find_pinned(s, &s->images[i]->image);
+        if (r >= 0)
+                tell_changes(s, old, n_old);
+        for (size_t i = 0; i < n_old; i++)
+                image_unref(&old[i]->image);
+        free(old);
         return r;
 }
 

@@ -72,6 +72,9 @@ static inline RktEngine *rkt_engine(Engine *e) {
 
 /* pod.c */
 RktPod *rkt_pod_find(RktEngine *e, const char *id);
+/* Where rkt writes the logs of a pod's apps for us, beside its own data: whatever happens to our state, it goes on
+ * there. Owned by the caller. */
+char *rkt_log_directory(const Rkt *rkt, const char *pod_id);
 RktPod *rkt_pod_ref(RktPod *p);
 RktPod *rkt_pod_unref(RktPod *p);
 DEFINE_TRIVIAL_CLEANUP_FUNC(RktPod *, rkt_pod_unref);
@@ -90,7 +93,10 @@ int rkt_pod_get_addresses(Engine *e, const EnginePod *pod, char ***ret, Error *e
 int rkt_network_name(const Rkt *rkt, char **ret, Error *error);
 int rkt_network_status(Engine *e, Error *error);
 
-/* collect.c */
+/* collect.c, recover.c */
+int rkt_recover(Engine *e, const char *state_directory, Error *error);
+/* (fiber) `rkt app status` as it comes. */
+int rkt_app_query_json(const Rkt *rkt, const char *uuid, const char *id, json_t **ret, Error *error);
 int rkt_collect(Engine *e, bool (*is_known)(const char *pod_id, void *userdata), void *userdata, Error *error);
 /* (fiber) `rkt status` of one pod. */
 int rkt_pod_query(const Rkt *rkt, const char *uuid, uint64_t wait_ready_usec, json_t **ret, Error *error);
@@ -114,14 +120,19 @@ int rkt_container_load(Engine *e, const EngineContainer *c, EngineContainerState
 int rkt_container_reopen_log(Engine *e, const EngineContainer *c, Error *error);
 int rkt_container_update(Engine *e, const EngineContainer *c, const runtime_v1_LinuxContainerResources *resources,
                          Error *error);
+int rkt_container_checkpoint(Engine *e, const EngineContainer *c, const char *location, uint64_t timeout_usec, Error *error);
 int rkt_container_layer_usage(Engine *e, const EngineContainer *c, TreeUsage *ret, Error *error);
 
 /* cgroup.c: the app's processes, which run under the pod's own systemd */
 /* Finds the app's cgroup below the pod's unit; NULL when it has none. Borrowed from the container. */
 const char *rkt_container_find_cgroup(RktContainer *n);
 const char *rkt_container_cgroup(Engine *e, const char *id);
-/* A signal to the app's main process. -ESRCH when there is none. */
-int rkt_container_signal(RktContainer *n, int signo);
+/* The app itself, and the pod's PID 1; 0: not found. */
+pid_t rkt_container_pid(RktContainer *n);
+pid_t rkt_pod_pid(const RktPod *p);
+/* A signal to the app's main process, or to all of them. -ESRCH when there is none. */
+int rkt_container_kill_with(RktContainer *n, bool all, int signo);
+int rkt_container_signal(Engine *e, const char *id, bool all, int signo, Error *error);
 /* All of its processes, at once. */
 int rkt_container_kill(RktContainer *n);
 

@@ -29,6 +29,7 @@ static const RktLimitText texts[_RKT_LIMIT_MAX] = {
         [RKT_LIMIT_UNIFIED] = { "cgroup v2 settings", "rkt has no option for them." },
         [RKT_LIMIT_DASHES] = { "an argument that is \"---\"", "rkt takes it for the end of the arguments." },
         [RKT_LIMIT_UPDATE] = { "changing a container's resources", "rkt sets them once, when it adds the app." },
+        [RKT_LIMIT_CHECKPOINT] = { "checkpoints", "rkt can't write what a pod is at." },
         [RKT_LIMIT_EXEC_USER] = { "commands in a container that doesn't run as root",
                                   "rkt app exec runs them as root whatever the app's user is." },
         [RKT_LIMIT_EXEC_TTY] = { "commands with a terminal", "rkt app exec gives them none." },
@@ -72,6 +73,28 @@ static bool wants_userns(bool has, const runtime_v1_NamespaceOption *o) {
         return has && o->has_userns_options && o->userns_options.mode == runtime_v1_NamespaceMode_POD;
 }
 
+/* Whatever is no mode at all. */
+static int check_modes(bool has, const runtime_v1_NamespaceOption *o, bool pod, Error *error) {
+        bool bad = o->network != runtime_v1_NamespaceMode_POD && o->network != runtime_v1_NamespaceMode_NODE;
+
+        bad = bad || (o->ipc != runtime_v1_NamespaceMode_POD && o->ipc != runtime_v1_NamespaceMode_NODE) ||
+              o->pid > (pod ? runtime_v1_NamespaceMode_NODE : runtime_v1_NamespaceMode_TARGET);
+        if (has && bad)
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "namespace modes (network %d, PID %d, IPC %d) are not those "
+                                  "of a %s", (int) o->network, (int) o->pid, (int) o->ipc, pod ? "pod" : "container");
+        return 0;
+}
+
+/* A line of resolv.conf each. */
+static int check_lines(char *const *l, size_t n, Error *error) {
+        for (size_t i = 0; i < n; i++)
+                for (const char *c = l[i]; *c; c++)
+                        if ((unsigned char) *c <= ' ' || *c == 0x7f || *c == ',')
+                                return error_setf(error, GRPC_INVALID_ARGUMENT,
+                                                  "a blank, a comma or a control character is in dns_config");
+        return 0;
+}
+
 int rkt_check_pod(const runtime_v1_PodSandboxConfig *config, Error *error) {
         const runtime_v1_LinuxPodSandboxConfig *l = &config->linux;
         const runtime_v1_LinuxSandboxSecurityContext *s = &l->security_context;
@@ -88,6 +111,17 @@ int rkt_check_pod(const runtime_v1_PodSandboxConfig *config, Error *error) {
                 { config->has_linux && l->sysctls_count > 0, RKT_LIMIT_SYSCTLS },
         };
 
+        int r;
+
+        r = check_modes(has_o, o, /* pod= */ true, error);
+        if (r >= 0 && config->has_dns_config)
+                r = check_lines(config->dns_config.servers, config->dns_config.servers_count, error);
+        if (r >= 0 && config->has_dns_config)
+                r = check_lines(config->dns_config.searches, config->dns_config.searches_count, error);
+        if (r >= 0 && config->has_dns_config)
+                r = check_lines(config->dns_config.options, config->dns_config.options_count, error);
+        if (r < 0)
+                return r;
         for (size_t i = 0; i < config->port_mappings_count; i++)
                 if (config->port_mappings[i].host_port > 0 &&
                     config->port_mappings[i].protocol == runtime_v1_Protocol_SCTP)
@@ -140,10 +174,13 @@ static int check_security(const runtime_v1_LinuxContainerSecurityContext *s, Err
                 { s->supplemental_groups_policy == runtime_v1_SupplementalGroupsPolicy_Strict, RKT_LIMIT_GROUPS },
         };
 
+        int r;
+
         if (s->supplemental_groups_policy > runtime_v1_SupplementalGroupsPolicy_Strict)
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "supplemental_groups_policy %d is unknown",
                                   (int) s->supplemental_groups_policy);
-        return refuse_first(checks, ELEMENTSOF(checks), error);
+        r = check_modes(has_o, o, /* pod= */ false, error);
+        return r < 0 ? r : refuse_first(checks, ELEMENTSOF(checks), error);
 }
 
 static int check_mount(const runtime_v1_Mount *m, Error *error) {
@@ -154,6 +191,8 @@ static int check_mount(const runtime_v1_Mount *m, Error *error) {
                 { m->uidMappings_count > 0 || m->gidMappings_count > 0, RKT_LIMIT_ID_MAPPED },
         };
 
+        if (m->propagation > runtime_v1_MountPropagation_PROPAGATION_BIDIRECTIONAL)
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "mount propagation %d is unknown", (int) m->propagation);
         return refuse_first(checks, ELEMENTSOF(checks), error);
 }
 

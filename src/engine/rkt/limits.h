@@ -30,6 +30,7 @@ typedef enum RktLimit {
         RKT_LIMIT_UNIFIED,
         RKT_LIMIT_DASHES,
         RKT_LIMIT_UPDATE,
+        RKT_LIMIT_CHECKPOINT,
         RKT_LIMIT_EXEC_USER,
         RKT_LIMIT_EXEC_TTY,
         RKT_LIMIT_TOKENS,

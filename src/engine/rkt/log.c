@@ -143,6 +143,8 @@ static int open_target(RktLog *l, Error *error) {
         below += strspn(below, "/");
         fd = open_strictly(dir_fd, below, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW,
                            RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH);
+        if (fd == -ENXIO)
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "the log %s is no regular file", l->target);
         if (fd < 0)
                 return error_set(error, fd, "cannot open the log file %s", l->target);
         if (fstat(fd, &st) < 0)

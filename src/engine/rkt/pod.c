@@ -68,7 +68,7 @@ static int pod_new(RktEngine *e, const EnginePod *pod, RktPod **ret, Error *erro
         p->id = strdup(pod->id);
         p->unit = strdup(pod->unit);
         p->directory = strdup(pod->directory);
-        p->log_directory = strprintf("%s/log", pod->directory);
+        p->log_directory = rkt_log_directory(&e->rkt, pod->id);
         if (!p->id || !p->unit || !p->directory || !p->log_directory)
                 return error_oom(error);
         if (rkt_pod_find(e, pod->id))
@@ -77,6 +77,10 @@ static int pod_new(RktEngine *e, const EnginePod *pod, RktPod **ret, Error *erro
         HASH_ADD_KEYPTR(hh, e->pods, p->id, strlen(p->id), p);
         *ret = TAKE_PTR(p);
         return 0;
+}
+
+char *rkt_log_directory(const Rkt *rkt, const char *pod_id) {
+        return strprintf("%s/log/%s", rkt->directory, pod_id);
 }
 
 /* rkt has written it as soon as the pod had a name, long before it is ready. -ENOENT: it didn't come so far. */
@@ -130,6 +134,7 @@ static void on_unit(const char *unit, const UnitState *state, void *userdata) {
         const char *active = strempty(state->active_state);
         RktPod *p = userdata;
         bool down = streq(active, "inactive") || streq(active, "failed") || streq_ptr(state->load_state, "not-found");
+        pid_t pid;
 
         p->seen = true;
         if (!isempty(state->control_group) && !streq_ptr(state->control_group, p->control_group)) {
@@ -142,7 +147,8 @@ static void on_unit(const char *unit, const UnitState *state, void *userdata) {
         }
         if (state->main_pid > 0 && p->state.started_usec == 0)
                 p->state.started_usec = state->exec_main_start_usec;
-        set_state(p, !down, state->main_pid);
+        pid = down ? 0 : rkt_pod_pid(p);
+        set_state(p, !down, pid > 0 ? pid : state->main_pid);
 }
 
 /* The app's name is the container's ID; "ID-created" and "ID-started" are there as well. */
@@ -480,6 +486,11 @@ int rkt_pod_remove(Engine *engine, const EnginePod *pod, Error *error) {
                 if (unlink(path) < 0 && errno != ENOENT)
                         return error_set(error, -errno, "cannot remove %s", path);
         }
+        free(path);
+        path = rkt_log_directory(&e->rkt, pod->id);
+        r = path ? remove_tree(AT_FDCWD, path) : -ENOMEM;
+        if (r < 0)
+                return error_set(error, r, "cannot remove rkt's logs of pod %s", pod->id);
         p = rkt_pod_find(e, pod->id);
         if (p)
                 rkt_pod_forget(p);
@@ -487,6 +498,14 @@ int rkt_pod_remove(Engine *engine, const EnginePod *pod, Error *error) {
 }
 
 /* --- after a restart of the daemon ------------------------------------------------------------------------------- */
+
+static int save_uuid(const char *directory, const char *uuid, Error *error) {
+        _cleanup_free_ char *path = strprintf("%s/uuid", directory);
+        int r;
+
+        r = path ? write_file_atomic(AT_FDCWD, path, uuid, strlen(uuid), 0600, 0) : -ENOMEM;
+        return r < 0 ? error_set(error, r, "cannot write %s/uuid", directory) : 0;
+}
 
 /* By our mark, when the file was lost. */
 static int search_uuid(RktPod *p, char **ret, Error *error) {
@@ -504,7 +523,9 @@ static int search_uuid(RktPod *p, char **ret, Error *error) {
                 if (!streq_ptr(rkt_pod_annotation(pod, RKT_KEY_POD_ID), p->id) || !uuid || !rkt_uuid_is_valid(uuid))
                         continue;
                 *ret = strdup(uuid);
-                return *ret ? 0 : error_oom(error);
+                if (!*ret)
+                        return error_oom(error);
+                return save_uuid(p->directory, uuid, error);
         }
         return error_setf(error, GRPC_NOT_FOUND, "rkt knows no pod %s", p->id), -ENOENT;
 }
@@ -526,8 +547,8 @@ int rkt_pod_load(Engine *engine, const EnginePod *pod, EnginePodState *ret, Erro
                 return r;
         if (!p->uuid) {
                 r = read_uuid(p->directory, &uuid);
-                if (r < 0 && p->state.running)
-                        r = search_uuid(p, &uuid, error);
+                if (r < 0)
+                        r = search_uuid(p, &uuid, p->state.running ? error : NULL);
                 if (r >= 0 && take_uuid(p, uuid) < 0)
                         return error_oom(error);
                 if (r < 0 && p->state.running)
