@@ -134,7 +134,7 @@ func TestContainerStop(t *testing.T) {
 		}
 		equal(t, "exit code", c.status().ExitCode, 137)
 	})
-	signals := sh("for s in TERM USR1 USR2 HUP INT QUIT; do trap \"echo got $s; exit 9\" $s; done; echo up; while :; do sleep 0.05; done")
+	signals := sh("for s in TERM USR1 USR2 HUP INT QUIT; do trap \"echo got $s; exit 29\" $s; done; echo up; while :; do sleep 0.05; done")
 	for name, c := range map[string]struct {
 		want string
 		mods []ctrMod
@@ -150,7 +150,7 @@ func TestContainerStop(t *testing.T) {
 			c2.waitForLog("up")
 			c2.stop(10)
 			contains(t, "log", c2.text("stdout"), c.want)
-			equal(t, "exit code", c2.status().ExitCode, 9)
+			equal(t, "exit code", c2.status().ExitCode, 29)
 		})
 	}
 	t.Run("the stop signal is in the status", func(t *testing.T) {

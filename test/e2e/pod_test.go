@@ -296,11 +296,11 @@ func TestPodResolvConf(t *testing.T) {
 		c.DnsConfig = &cri.DNSConfig{Servers: []string{"10.96.0.10", "fd00::10"}, Searches: []string{"default.svc.cluster.local", "cluster.local"},
 			Options: []string{"ndots:5", "timeout:1"}}
 	})
-	equal(t, "resolv.conf", p.output("cat /etc/resolv.conf"),
+	equal(t, "resolv.conf", p.output("grep '^[^#]' /etc/resolv.conf"),
 		"search default.svc.cluster.local cluster.local\nnameserver 10.96.0.10\nnameserver fd00::10\noptions ndots:5 timeout:1\n")
 	writeFile(t, "/etc/resolv.conf", "nameserver 192.0.2.1\n", 0o644)
 	defer writeFile(t, "/etc/resolv.conf", "", 0o644)
-	equal(t, "resolv.conf without a configuration", runPod(t).output("cat /etc/resolv.conf"), "nameserver 192.0.2.1\n")
+	equal(t, "resolv.conf without a configuration", runPod(t).output("grep '^[^#]' /etc/resolv.conf"), "nameserver 192.0.2.1\n")
 }
 
 func TestPodSysctls(t *testing.T) {

@@ -182,7 +182,7 @@ func TestStatsPod(t *testing.T) {
 	c := p.run(sh("sleep 100000 & sleep 100000 & wait"))
 	eventually(t, 5*time.Second, "all processes are counted", func() error {
 		// The pod's own, the shell and two more.
-		if n := p.stats().Process.GetProcessCount().GetValue(); n != 4 {
+		if n := p.stats().Process.GetProcessCount().GetValue(); n != 4 && (*engine != "rkt" || n < 4) { // rkt has more of its own
 			return fmt.Errorf("%d processes", n)
 		}
 		return nil
@@ -242,7 +242,9 @@ func TestStatsMetrics(t *testing.T) {
 	check(metrics[0].Metrics, "")
 	check(metrics[0].ContainerMetrics[0].Metrics, c.config.Metadata.Name)
 	equal(t, "processes", values[c.config.Metadata.Name+"/container_processes/"], 1)
-	equal(t, "processes of the pod", values["/container_processes/"], 2)
+	if n := values["/container_processes/"]; n != 2 && (*engine != "rkt" || n < 2) { // rkt has more of its own
+		t.Errorf("the pod has %d processes, not 2", n)
+	}
 	between(t, "start time", values[c.config.Metadata.Name+"/container_start_time_seconds/"], uint64(time.Now().Unix()-60), uint64(time.Now().Unix()))
 	for _, name := range []string{"/container_network_receive_bytes_total/eth0", "/container_cpu_usage_seconds_total/",
 		c.config.Metadata.Name + "/container_cpu_usage_seconds_total/", c.config.Metadata.Name + "/container_fs_usage_bytes/",

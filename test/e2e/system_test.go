@@ -68,10 +68,26 @@ func unitPIDs(t testing.TB, unit string) []int {
 // pid is the container's first process as the machine numbers it.
 func (c *ctrT) pid() int {
 	c.t.Helper()
+	if *engine == "rkt" {
+		return c.rktPID()
+	}
 	pid, err := strconv.Atoi(unitProperty(c.t, c.unit(), "MainPID"))
 	if err != nil || pid <= 0 {
 		c.t.Fatalf("unit %s has no main process", c.unit())
 	}
+	return pid
+}
+
+// rktPID is the same where the container is an app of rkt's: it has no unit, but a cgroup below that of its pod's.
+func (c *ctrT) rktPID() int {
+	c.t.Helper()
+	group := unitProperty(c.t, c.pod.unit(), "ControlGroup")
+	data, err := os.ReadFile("/sys/fs/cgroup" + group + "/payload/system.slice/" + c.id + ".service/cgroup.procs")
+	pids := strings.Fields(string(data))
+	if err != nil || len(pids) == 0 {
+		c.t.Fatalf("container %s has no process: %v", c.id, err)
+	}
+	pid, _ := strconv.Atoi(pids[0])
 	return pid
 }
 
@@ -120,7 +136,7 @@ func takeFootprint(t testing.TB) footprint {
 	for _, pattern := range []string{
 		"/run/netns/*", "/var/run/netns/*", "/var/lib/cni/networks/*/[0-9a-f]*", "/var/lib/cni/results/*", "/run/crun/*",
 		"/var/lib/rktlet/pods/*", "/var/lib/rktlet/containers/*", "/var/lib/rktlet/image/tmp/*", "/var/lib/rktlet/network/*",
-		"/run/rktlet/*", "/run/rktlet/*/*", "/tmp/*", "/dev/shm/*"} {
+		"/var/lib/rktlet/rkt/pods/run/*", "/var/lib/rktlet/rkt/log/*", "/run/rktlet/*", "/run/rktlet/*/*", "/tmp/*", "/dev/shm/*"} {
 		matches, _ := filepath.Glob(pattern)
 		for _, match := range matches {
 			if !strings.HasPrefix(match, "/tmp/systemd-private-") {

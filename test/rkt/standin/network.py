@@ -3,7 +3,7 @@ import json
 import os
 import subprocess
 
-from .common import Fail
+from .common import CLONE_NEWNET, MS_BIND, Fail, complain, mount, umount, unshare
 
 PLUGINS = ("/usr/lib/rkt/plugins/net", "/opt/cni/bin", "/usr/lib/cni")
 
@@ -45,8 +45,31 @@ def portmap(conf, ports, ip):
                            "ips": [{"version": "4", "interface": 0, "address": ip}]}}
 
 
-def run(*argv):
-    subprocess.run(argv, check=False, capture_output=True)
+def make_namespace(path):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "x"):
+        pass
+    child = os.fork()
+    if child == 0:
+        try:
+            unshare(CLONE_NEWNET)
+            mount("/proc/self/ns/net", path, None, MS_BIND)
+            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    if os.waitpid(child, 0)[1]:
+        raise Fail("stage1: network error\n  └─cannot make a network namespace")
+
+
+def remove_namespace(path):
+    umount(path)
+    if os.path.exists(path):
+        os.unlink(path)
+    try:
+        os.rmdir(os.path.dirname(path))
+    except OSError:
+        pass
 
 
 def set_up(pod, name, ports):
@@ -55,10 +78,8 @@ def set_up(pod, name, ports):
     if not found:
         raise Fail(f"stage1: error setting up the network\n  └─error loading network definitions\n    └─networks not found: {name}")
     file, conf = found[0]
-    ns = f"cni-{pod.uuid}"
-    run("ip", "netns", "add", ns)
-    run("ip", "netns", "exec", ns, "ip", "link", "set", "lo", "up")
-    path = f"/var/run/netns/{ns}"
+    path = f"/var/run/netns/cni-{pod.uuid}"
+    make_namespace(path)
     with open(pod.path("netns"), "w") as f:
         f.write(path)
     pod.save("net-state.json", {"conf": conf, "ports": ports, "ip": ""})
@@ -81,10 +102,14 @@ def take_down(pod):
     state = pod.load("net-state.json")
     if not state:
         return
-    ns = f"cni-{pod.uuid}"
-    path = f"/var/run/netns/{ns}"
+    path = f"/var/run/netns/cni-{pod.uuid}"
+    steps = [state["conf"]]
     if state["ports"] and state["ip"]:
-        call("DEL", portmap(state["conf"], state["ports"], state["ip"]), pod.uuid, path)
-    call("DEL", state["conf"], pod.uuid, path)
-    run("ip", "netns", "del", ns)
+        steps.insert(0, portmap(state["conf"], state["ports"], state["ip"]))
+    for conf in steps:
+        try:
+            call("DEL", conf, pod.uuid, path)
+        except Fail as f:
+            complain(f.text)  # the rest is taken down nevertheless
+    remove_namespace(path)
     os.unlink(pod.path("net-state.json"))
