@@ -280,6 +280,7 @@ type killRun struct {
 	footprint footprint
 	store     []string
 	image     *movingImage
+	lives     int
 	kills     int
 	missed    int
 	killed    map[string]int
@@ -368,6 +369,8 @@ func (k *killRun) left() error {
 // live lives a life of some steps, with deaths at the points of each step, one subtest each.
 func (k *killRun) live(steps []lifeStep, points func(step string) []string) {
 	l := newLife(k.t, k.image)
+	l.kind = lifeKind(k.lives) % kindMax
+	k.lives++
 	l.host = !slices.ContainsFunc(steps, func(s lifeStep) bool { return s.part == partPod && points(s.name) != nil })
 	var done []string
 	for _, s := range steps {
@@ -442,6 +445,8 @@ func TestKillPoints(t *testing.T) {
 	leavesNothing(t)
 	points := withKillPoints(t)
 	pull(t, "test/base")
+	pull(t, "test/volume")
+	makeSharedFolder(t)
 	k := &killRun{image: newMovingImage(t), killed: map[string]int{}}
 	k.around = newBystanders(t)
 	k.settle(t)
@@ -647,6 +652,8 @@ func TestKillAtRandomMoments(t *testing.T) {
 	leavesNothing(t)
 	killClient(t)
 	pull(t, "test/base")
+	pull(t, "test/volume")
+	makeSharedFolder(t)
 	image := newMovingImage(t)
 	around := newBystanders(t)
 	store := storeNames()
@@ -664,6 +671,7 @@ func TestKillAtRandomMoments(t *testing.T) {
 			default:
 			}
 			l := newLife(t, image)
+			l.kind = lifeKind(rand.Intn(int(kindMax)))
 			for _, s := range steps {
 				if err := s.run(l); err != nil {
 					t.Errorf("%s: %s: %v", name, s.name, err)

@@ -180,6 +180,7 @@ type life struct {
 	pulled bool
 	// Its pod is on the host's network: made faster, where the network is not what matters.
 	host   bool
+	kind   lifeKind
 	config *cri.PodSandboxConfig
 	pod    string
 	held   podHoldings // by the pod's process, in the beginning
@@ -194,6 +195,48 @@ type lifeStep struct {
 	spared bool
 	// Much like an earlier step: not everything that is tried there is tried here.
 	variant bool
+}
+
+// Lives differ in what their pod is like.
+type lifeKind int
+
+const (
+	kindPlain   lifeKind = iota
+	kindUserns           // with a user namespace
+	kindSharing          // the pod's processes see each other, and a container's mounts reach the host
+	kindMax
+)
+
+const sharedFolder = "/run/e2e/shared-mount"
+
+// makeSharedFolder makes what a bidirectional mount needs.
+func makeSharedFolder(t testing.TB) {
+	t.Helper()
+	if err := os.MkdirAll(sharedFolder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	command(t, "mount", "--bind", sharedFolder, sharedFolder)
+	command(t, "mount", "--make-rshared", sharedFolder)
+	t.Cleanup(func() { command(t, "umount", "--recursive", sharedFolder) })
+}
+
+func (k lifeKind) pod(c *cri.PodSandboxConfig) {
+	switch k {
+	case kindUserns:
+		if c.Linux.SecurityContext.NamespaceOptions.Network == cri.NamespaceMode_POD {
+			userns(c)
+		}
+	case kindSharing:
+		c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
+		c.Linux.SecurityContext.Privileged = true
+	}
+}
+
+func (k lifeKind) container(c *cri.ContainerConfig) {
+	if k == kindSharing {
+		privileged(c)
+		mount(&cri.Mount{HostPath: sharedFolder, ContainerPath: "/shared", Propagation: cri.MountPropagation_PROPAGATION_BIDIRECTIONAL})(c)
+	}
 }
 
 // A life without some of its parts is one, too: a container needs a pod, and takes another image if its own is left out.
@@ -297,7 +340,7 @@ func runPodStep(mods ...podMod) func(*life) error {
 		if l.host {
 			mods = nil
 		}
-		l.config = podConfig(l.t, mods...)
+		l.config = podConfig(l.t, append(slices.Clone(mods), l.kind.pod)...)
 		l.config.Labels = map[string]string{"life": l.config.Metadata.Uid}
 		request := &cri.RunPodSandboxRequest{Config: l.config}
 		for {
@@ -449,7 +492,8 @@ func createStep(name string, mods ...ctrMod) func(*life) error {
 			c.Metadata.Name, c.LogPath = name, name+".log"
 			c.Image.Image = l.containerImage()
 			c.Labels = map[string]string{"container": name}
-		}}, mods...)...)
+			c.Linux.SecurityContext.NamespaceOptions.UsernsOptions = l.config.Linux.SecurityContext.NamespaceOptions.UsernsOptions
+		}, l.kind.container, imageVolume("test/volume", "", "/volume")}, mods...)...)
 		l.ctr = &lifeContainer{name: name, config: request.Config}
 		for {
 			answer, lost, err := once(rt.CreateContainer, request)
