@@ -2,11 +2,11 @@
 
 #include "image/http.h"
 
-#include <curl/curl.h>
 #include <strings.h>
 
 #include "basic/fiber.h"
 #include "basic/log.h"
+#include "image/curl-library.h"
 
 #define FAILURE_BODY_MAX     (64U * 1024U)
 #define CONNECT_TIMEOUT_MSEC 30000L
@@ -50,12 +50,12 @@ static void collect_done(HttpClient *c) {
         CURLMsg *m;
         int left;
 
-        while ((m = curl_multi_info_read(c->multi, &left))) {
+        while ((m = curl.multi_info_read(c->multi, &left))) {
                 Transfer *t = NULL;
 
                 if (m->msg != CURLMSG_DONE)
                         continue;
-                (void) curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &t);
+                (void) curl.easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &t);
                 t->done = true;
                 t->result = m->data.result;
                 fiber_wake(t->fiber, 0);
@@ -72,7 +72,7 @@ static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *us
                 action |= CURL_CSELECT_OUT;
         if (revents & EPOLLERR)
                 action |= CURL_CSELECT_ERR;
-        (void) curl_multi_socket_action(c->multi, fd, action, &running);
+        (void) curl.multi_socket_action(c->multi, fd, action, &running);
         collect_done(c);
         return 0;
 }
@@ -81,7 +81,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
         HttpClient *c = userdata;
         int running;
 
-        (void) curl_multi_socket_action(c->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+        (void) curl.multi_socket_action(c->multi, CURL_SOCKET_TIMEOUT, 0, &running);
         collect_done(c);
         return 0;
 }
@@ -95,7 +95,7 @@ static int socket_callback(CURL *easy, curl_socket_t fd, int what, void *userdat
                 if (s)
                         sd_event_source_disable_unref(s->source);
                 free(s);
-                (void) curl_multi_assign(c->multi, fd, NULL);
+                (void) curl.multi_assign(c->multi, fd, NULL);
                 return 0;
         }
         if (what & CURL_POLL_IN)
@@ -113,7 +113,7 @@ static int socket_callback(CURL *easy, curl_socket_t fd, int what, void *userdat
                 free(s);
                 return -1;
         }
-        (void) curl_multi_assign(c->multi, fd, s);
+        (void) curl.multi_assign(c->multi, fd, s);
         return 0;
 }
 
@@ -133,7 +133,7 @@ HttpClient *http_client_free(HttpClient *c) {
         if (!c)
                 return NULL;
         if (c->multi)
-                (void) curl_multi_cleanup(c->multi);
+                (void) curl.multi_cleanup(c->multi);
         sd_event_source_disable_unref(c->timer);
         sd_event_unref(c->event);
         free(c);
@@ -142,14 +142,8 @@ HttpClient *http_client_free(HttpClient *c) {
 
 int http_client_new(sd_event *event, HttpClient **ret) {
         _cleanup_(http_client_freep) HttpClient *c = NULL;
-        static bool initialized;
         int r;
 
-        if (!initialized) {
-                if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
-                        return -ENOMEM;
-                initialized = true;
-        }
         c = calloc(1, sizeof *c);
         if (!c)
                 return -ENOMEM;
@@ -160,16 +154,67 @@ int http_client_new(sd_event *event, HttpClient **ret) {
         r = sd_event_source_set_enabled(c->timer, SD_EVENT_OFF);
         if (r < 0)
                 return r;
-        c->multi = curl_multi_init();
-        if (!c->multi)
-                return -ENOMEM;
-        if (curl_multi_setopt(c->multi, CURLMOPT_SOCKETFUNCTION, socket_callback) != CURLM_OK ||
-            curl_multi_setopt(c->multi, CURLMOPT_SOCKETDATA, c) != CURLM_OK ||
-            curl_multi_setopt(c->multi, CURLMOPT_TIMERFUNCTION, timer_callback) != CURLM_OK ||
-            curl_multi_setopt(c->multi, CURLMOPT_TIMERDATA, c) != CURLM_OK ||
-            curl_multi_setopt(c->multi, CURLMOPT_MAXCONNECTS, 8L) != CURLM_OK)
-                return -ENOMEM;
         *ret = TAKE_PTR(c);
+        return 0;
+}
+
+typedef struct Loading {
+        Fiber *fiber;
+        Error *error;
+        int r;
+        bool done;
+} Loading;
+
+static int on_load(sd_event_source *source, void *userdata) {
+        Loading *l = userdata;
+
+        l->r = curl_library_load(l->error);
+        l->done = true;
+        fiber_wake(l->fiber, 0);
+        return 0;
+}
+
+/* On the loop's own stack: what thirty libraries do when they are loaded is too much for a fiber's. */
+static int load_library(HttpClient *c, Error *error) {
+        Loading l = { .fiber = fiber_current(), .error = error };
+        sd_event_source *source = NULL;
+        FIBER_SHIELDED_SCOPE;
+        int r;
+
+        r = sd_event_add_defer(c->event, &source, on_load, &l);
+        if (r < 0)
+                return error_set(error, r, "cannot load what fetches images");
+        while (!l.done)
+                (void) fiber_suspend();
+        sd_event_source_disable_unref(source);
+        return l.r;
+}
+
+/* What only a client that is used needs. */
+static int client_prepare(HttpClient *c, Error *error) {
+        CURLM *multi;
+        int r;
+
+        if (c->multi)
+                return 0;
+        r = load_library(c, error);
+        if (r < 0)
+                return r;
+        /* Somebody else's request came in between. */
+        if (c->multi)
+                return 0;
+        multi = curl.multi_init();
+        if (!multi)
+                return error_oom(error);
+        if (curl.multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, socket_callback) != CURLM_OK ||
+            curl.multi_setopt(multi, CURLMOPT_SOCKETDATA, c) != CURLM_OK ||
+            curl.multi_setopt(multi, CURLMOPT_TIMERFUNCTION, timer_callback) != CURLM_OK ||
+            curl.multi_setopt(multi, CURLMOPT_TIMERDATA, c) != CURLM_OK ||
+            curl.multi_setopt(multi, CURLMOPT_MAXCONNECTS, 8L) != CURLM_OK) {
+                (void) curl.multi_cleanup(multi);
+                return error_oom(error);
+        }
+        c->multi = multi;
         return 0;
 }
 
@@ -257,7 +302,7 @@ static int on_writable(sd_event_source *source, int fd, uint32_t revents, void *
         t->paused = false;
         t->last_activity = event_now(t->client);
         /* May call write_callback(), which may pause again; or fail, which curl tells here and nowhere else. */
-        result = curl_easy_pause(t->easy, CURLPAUSE_CONT);
+        result = curl.easy_pause(t->easy, CURLPAUSE_CONT);
         collect_done(t->client);
         if (result != CURLE_OK && !t->done) {
                 t->done = true;
@@ -315,7 +360,7 @@ static size_t write_callback(char *data, size_t size, size_t n, void *userdata) 
 
         n *= size;
         t->last_activity = event_now(t->client);
-        (void) curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+        (void) curl.easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
 
         if (status != 200 && status != 206) {
                 size_t room = FAILURE_BODY_MAX - MIN(p->body.size, (size_t) FAILURE_BODY_MAX);
@@ -351,7 +396,7 @@ static int transfer_setup(Transfer *t, struct curl_slist **headers) {
 #define SET(option, value)                                                                                            \
         do {                                                                                                          \
                 if (r == CURLE_OK)                                                                                    \
-                        r = curl_easy_setopt(e, (option), (value));                                                   \
+                        r = curl.easy_setopt(e, (option), (value));                                                   \
         } while (0)
         SET(CURLOPT_PRIVATE, t);
         SET(CURLOPT_URL, q->url);
@@ -391,7 +436,7 @@ static int transfer_setup(Transfer *t, struct curl_slist **headers) {
                 SET(CURLOPT_RANGE, range);
         }
         STRV_FOREACH(h, q->headers) {
-                struct curl_slist *l = curl_slist_append(*headers, *h);
+                struct curl_slist *l = curl.slist_append(*headers, *h);
 
                 if (!l)
                         return -ENOMEM;
@@ -404,7 +449,7 @@ static int transfer_setup(Transfer *t, struct curl_slist **headers) {
 
 /* What curl's result means to the caller. */
 static int transport_error(Transfer *t, Error *error) {
-        const char *text = t->text[0] ? t->text : curl_easy_strerror(t->result);
+        const char *text = t->text[0] ? t->text : curl.easy_strerror(t->result);
 
         t->response->retry = true;
         switch (t->result) {
@@ -483,9 +528,9 @@ static int transfer_end(Transfer *t, Error *error) {
         if (t->result != CURLE_OK)
                 return transport_error(t, error);
 
-        (void) curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
-        (void) curl_easy_getinfo(t->easy, CURLINFO_REDIRECT_URL, &redirect);
-        (void) curl_easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+        (void) curl.easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+        (void) curl.easy_getinfo(t->easy, CURLINFO_REDIRECT_URL, &redirect);
+        (void) curl.easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
         p->status = (unsigned) status;
         p->content_length = length >= 0 ? (uint64_t) length : UINT64_MAX;
         if (redirect) {
@@ -514,9 +559,11 @@ int http_perform(HttpClient *c, const HttpRequest *request, HttpResponse *ret, E
                         .sink_end = request->sink_offset,
         };
         r = fiber_check();
+        if (r >= 0)
+                r = client_prepare(c, error);
         if (r < 0)
                 return r;
-        t.easy = curl_easy_init();
+        t.easy = curl.easy_init();
         if (!t.easy)
                 return error_oom(error);
         r = transfer_setup(&t, &headers);
@@ -527,17 +574,17 @@ int http_perform(HttpClient *c, const HttpRequest *request, HttpResponse *ret, E
         }
         if (r < 0)
                 r = error_set(error, r, "the request can't be made");
-        else if (curl_multi_add_handle(c->multi, t.easy) != CURLM_OK)
+        else if (curl.multi_add_handle(c->multi, t.easy) != CURLM_OK)
                 r = error_oom(error);
         else {
                 r = transfer_wait(&t, error);
                 if (r >= 0)
                         r = transfer_end(&t, error);
-                (void) curl_multi_remove_handle(c->multi, t.easy);
+                (void) curl.multi_remove_handle(c->multi, t.easy);
         }
 
         sd_event_source_disable_unref(t.writable);
-        curl_easy_cleanup(t.easy);
-        curl_slist_free_all(headers);
+        curl.easy_cleanup(t.easy);
+        curl.slist_free_all(headers);
         return r;
 }
