@@ -1,5 +1,5 @@
-/* Who may do what, looked at before any method: root all; others may read, if polkit's policy (org.rktlet1.policy) lets
- * them; whatever changes something is for root alone. The D-Bus policy keeps signals from others. */
+/* Who may do what, looked at before any method: root all; others may read, if polkit's policy (org.rktlet1.policy)
+ * lets them; whatever changes something is for root alone. The D-Bus policy keeps signals from others. */
 
 #include "bus/internal.h"
 
@@ -82,7 +82,8 @@ static int caller_remember(Bus *b, const char *name, uint32_t uid) {
 static bool only_reads(sd_bus_message *m) {
         static const char *const members[] = { "ListPods",   "ListContainers", "ListImages", "ListUsage", "ListPulls",
                                                "GetPod",     "GetContainer",   "GetImage" };
-        const char *interface = strempty(sd_bus_message_get_interface(m)), *member = strempty(sd_bus_message_get_member(m));
+        const char *interface = strempty(sd_bus_message_get_interface(m)),
+                   *member = strempty(sd_bus_message_get_member(m));
 
         if (streq(interface, "org.freedesktop.DBus.Properties"))
                 return streq(member, "Get") || streq(member, "GetAll");
@@ -122,7 +123,8 @@ static int on_polkit(sd_bus_message *reply, void *userdata, sd_bus_error *error)
 
         if (sd_bus_message_is_method_error(reply, NULL)) {
                 log_debug("polkit does not answer: %s", strempty(sd_bus_message_get_error(reply)->message));
-                (void) deny(q->message, "Only root may look at rktlet: polkit, which could allow it to others, is not there");
+                (void) deny(q->message,
+                           "Only root may look at rktlet: polkit, which could allow it to others, is not there");
                 query_free(q);
                 return 1;
         }

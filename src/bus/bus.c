@@ -57,15 +57,15 @@ static void announce_container_changed(Bus *b, const Container *c) {
 
         if (p && container_is_shown(c))
                 (void) sd_bus_emit_properties_changed(b->bus, p, CONTAINER_INTERFACE, "State", "PID", "StartedAt",
-                                                      "FinishedAt", "ExitCode", "Reason", "Message", "OOMKilled", NULL);
+                                                     "FinishedAt", "ExitCode", "Reason", "Message", "OOMKilled", NULL);
 }
 
 static void announce_numbers(Bus *b) {
         (void) sd_bus_emit_properties_changed(b->bus, BUS_PATH, MANAGER_INTERFACE, "NPods", "NContainers", NULL);
 }
 
-/* The Event signal: what happened, for people and simple tools, which need not follow objects. details: pairs of key and
- * value, the last key NULL. */
+/* The Event signal: what happened, for people and simple tools, which need not follow objects. details: pairs of key
+ * and value, the last key NULL. */
 static void announce_event(Bus *b, const char *what, char *object, const char *const *details) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
         _cleanup_free_ char *path = object;
@@ -102,11 +102,11 @@ static void announce_container_event(Bus *b, const char *what, const Container *
 
         (void) snprintf(code, sizeof code, "%d", c->exit_code);
         announce_event(b, what, container_object_path(c),
-                       (const char *const[]) { "container", c->id, "pod", c->pod->id, "namespace", strempty(m->namespace),
-                                               "pod_name", strempty(m->name), "name",
-                                               strempty(c->request.config.metadata.name), "image",
-                                               container_image_name(c), exited ? "exit_code" : NULL, code, "reason",
-                                               strempty(c->reason), NULL });
+                       (const char *const[]) { "container", c->id, "pod", c->pod->id, "namespace",
+                                             strempty(m->namespace), "pod_name", strempty(m->name), "name",
+                                             strempty(c->request.config.metadata.name), "image",
+                                             container_image_name(c), exited ? "exit_code" : NULL, code, "reason",
+                                             strempty(c->reason), NULL});
 }
 
 static void on_image_changed(Image *image, ImageChange change, void *userdata) {

@@ -1,5 +1,5 @@
-/* Exec and Attach: the caller gets the descriptors themselves, the terminal's master or the pipes, and moves the bytes;
- * not one of them goes through the bus or the daemon. */
+/* Exec and Attach: the caller gets the descriptors themselves, the terminal's master or the pipes, and moves the
+ * bytes; not one of them goes through the bus or the daemon. */
 
 #include "bus/internal.h"
 

@@ -94,14 +94,14 @@ const char *container_image_name(const Container *c);
 /* A tag, else a digest, else the ID. */
 const char *image_display_name(const Image *i);
 
-/* lookup.c: by an ID or its beginning, a unit's name, or a name: "namespace/pod", "namespace/pod/container", or the last
- * part of these where it is unambiguous. An image by whatever image_store_find() takes. Borrowed. */
+/* lookup.c: by an ID or its beginning, a unit's name, or a name: "namespace/pod", "namespace/pod/container", or the
+ * last part of these where it is unambiguous. An image by whatever image_store_find() takes. Borrowed. */
 int lookup_pod(Manager *m, const char *what, Pod **ret, Error *error);
 int lookup_container(Manager *m, const char *what, Container **ret, Error *error);
 int lookup_image(Manager *m, const char *what, Image **ret, Error *error);
 
-/* task.c: runs func in a fiber and replies: with t->reply, an empty return, or the error. Returns what a method handler
- * must return. References to pod, container and image (may be NULL) are taken. */
+/* task.c: runs func in a fiber and replies: with t->reply, an empty return, or the error. Returns what a method
+ * handler must return. References to pod, container and image (may be NULL) are taken. */
 int bus_task_run(Bus *b, sd_bus_message *m, TaskFunc func, Pod *pod, Container *container, Image *image,
                  sd_bus_error *error);
 void bus_task_cancel_all(Bus *b);
@@ -135,8 +135,8 @@ int task_kill_container(Task *t, Error *error); /* kill.c: whom, signal; of t->c
 int task_kill_pod(Task *t, Error *error);       /* signal; all containers of t->pod */
 int dump_state(Bus *b, char **ret);             /* dump.c: JSON */
 
-/* A map of strings to variants at the message's reading position; func is called for each, inside of the variant. Unknown
- * keys are refused by it with -EINVAL. */
+/* A map of strings to variants at the message's reading position; func is called for each, inside of the variant.
+ * Unknown keys are refused by it with -EINVAL. */
 int read_options(sd_bus_message *m, int (*func)(sd_bus_message *m, const char *key, void *userdata, Error *error),
                  void *userdata, Error *error);
 /* a{ss} of n pairs of key and value, one behind the other. */

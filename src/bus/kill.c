@@ -11,17 +11,17 @@ static int kill_container(Container *c, const char *whom, int signo, Error *erro
         if (signo <= 0 || signo > SIGRTMAX)
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "%d is no signal", signo);
         if (!streq(whom, "main") && !streq(whom, "all"))
-                return error_setf(error, GRPC_INVALID_ARGUMENT, "a signal goes to \"main\" or to \"all\", not to \"%s\"",
-                                  whom);
+                return error_setf(error, GRPC_INVALID_ARGUMENT,
+                                  "a signal goes to \"main\" or to \"all\", not to \"%s\"", whom);
         r = container_check_running(c, "send a signal to", error);
         if (r < 0)
                 return r;
         r = engine && engine->ops->container_signal
                             ? engine->ops->container_signal(engine, c->id, streq(whom, "all"), signo, error)
                             : unit_kill(c->manager->systemd, c->unit, whom, signo, error);
-        return r == -ESRCH && !error_is_set(error)
-                               ? error_setf(error, GRPC_FAILED_PRECONDITION, "container %s has no process any more", c->id)
-                               : r;
+        if (r == -ESRCH && !error_is_set(error))
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "container %s has no process any more", c->id);
+        return r;
 }
 
 int task_kill_container(Task *t, Error *error) {
@@ -33,8 +33,9 @@ int task_kill_container(Task *t, Error *error) {
         return r < 0 ? r : kill_container(t->container, whom, signo, error);
 }
 
+/* A list first: they may be removed while signals are sent. */
 int task_kill_pod(Task *t, Error *error) {
-        Container *l[64], *c;
+        _cleanup_free_ Container **l = NULL;
         size_t n = 0;
         int32_t signo;
         int r;
@@ -44,7 +45,13 @@ int task_kill_pod(Task *t, Error *error) {
                 return r;
         if (signo <= 0 || signo > SIGRTMAX)
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "%d is no signal", signo);
-        for (c = t->pod->containers; c && n < ELEMENTSOF(l); c = c->pod_next)
+        for (Container *c = t->pod->containers; c; c = c->pod_next)
+                n++;
+        l = calloc(n + 1, sizeof *l);
+        if (!l)
+                return -ENOMEM;
+        n = 0;
+        for (Container *c = t->pod->containers; c; c = c->pod_next)
                 if (c->phase == CONTAINER_RUNNING)
                         l[n++] = container_ref(c);
         for (size_t i = 0; i < n; i++) {

@@ -51,7 +51,8 @@ int lookup_pod(Manager *m, const char *what, Pod **ret, Error *error) {
                         found = p;
                 }
         if (n > 1)
-                return error_setf(error, GRPC_INVALID_ARGUMENT, "%zu pods are called \"%s\": give the ID of one", n, what);
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "%zu pods are called \"%s\": give the ID of one", n,
+                                  what);
         if (!found) {
                 error_move(error, &miss);
                 return r;
@@ -63,7 +64,8 @@ int lookup_pod(Manager *m, const char *what, Pod **ret, Error *error) {
 static bool container_is_called(const Container *c, const char *what) {
         const char *name = strempty(c->request.config.metadata.name), *slash = strrchr(what, '/');
 
-        return slash ? streq(name, slash + 1) && pod_is_called(c->pod, what, (size_t) (slash - what)) : streq(name, what);
+        return slash ? streq(name, slash + 1) && pod_is_called(c->pod, what, (size_t) (slash - what))
+                     : streq(name, what);
 }
 
 int lookup_container(Manager *m, const char *what, Container **ret, Error *error) {
@@ -88,8 +90,8 @@ int lookup_container(Manager *m, const char *what, Container **ret, Error *error
                         found = c;
                 }
         if (n > 1)
-                return error_setf(error, GRPC_INVALID_ARGUMENT, "%zu containers are called \"%s\": give the ID of one", n,
-                                  what);
+                return error_setf(error, GRPC_INVALID_ARGUMENT, "%zu containers are called \"%s\": give the ID of one",
+                                  n, what);
         if (!found) {
                 error_move(error, &miss);
                 return r;

@@ -9,8 +9,8 @@
 
 /* "web-0-main-5ce6db05": a machine's name is a hostname. */
 static void machine_name(const Container *c, char *ret, size_t size) {
-        (void) snprintf(ret, size, "%.*s-%.*s-%.8s", NAME_PART, strempty(c->pod->request.config.metadata.name), NAME_PART,
-                        strempty(c->request.config.metadata.name), c->id);
+        (void) snprintf(ret, size, "%.*s-%.*s-%.8s", NAME_PART, strempty(c->pod->request.config.metadata.name),
+                       NAME_PART, strempty(c->request.config.metadata.name), c->id);
         for (char *p = ret; *p; p++)
                 if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-", *p))
                         *p = '-';
@@ -24,7 +24,8 @@ static int on_registered(sd_bus_message *m, void *userdata, sd_bus_error *error)
         if (!sd_bus_message_is_method_error(m, NULL) || b->told_machines)
                 return 0;
         b->told_machines = true;
-        log_warning("Containers can't be registered as machines (RegisterMachines=): %s. Is systemd-machined installed?",
+        log_warning("Containers can't be registered as machines (RegisterMachines=): %s. Is systemd-machined "
+                    "installed?",
                     strempty(sd_bus_message_get_error(m)->message));
         return 0;
 }

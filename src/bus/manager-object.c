@@ -164,8 +164,22 @@ static int fill_images(sd_bus_message *reply, Manager *m) {
         return 0;
 }
 
+/* A store that others may change is looked at again first, which takes its time. */
+static int task_list_images(Task *t, Error *error) {
+        int r;
+
+        r = image_store_refresh(t->bus->manager->images, error);
+        if (r >= 0)
+                r = sd_bus_message_new_method_return(t->message, &t->reply);
+        if (r >= 0)
+                r = sd_bus_message_open_container(t->reply, 'a', "(sasastbo)");
+        if (r >= 0)
+                r = fill_images(t->reply, t->bus->manager);
+        return r < 0 ? r : sd_bus_message_close_container(t->reply);
+}
+
 static int method_list_images(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        return reply_list(m, "(sasastbo)", fill_images, userdata);
+        return bus_task_run(bus_of_manager(userdata), m, task_list_images, NULL, NULL, NULL, error);
 }
 
 /* Figures of what runs; a container that ends meanwhile is left out. */

@@ -93,8 +93,11 @@ int task_prune(Task *t, Error *error) {
                         r = sd_bus_message_append(t->reply, "(ss)", "pod", p.pods[i]->id);
         }
         /* After the containers, whose images nobody uses any more now. */
-        if (r >= 0 && wanted(kinds, "images"))
-                r = collect_images(&p, m);
+        if (r >= 0 && wanted(kinds, "images")) {
+                r = image_store_refresh(m->images, error);
+                if (r >= 0)
+                        r = collect_images(&p, m);
+        }
         for (size_t i = 0; i < p.n_images && r >= 0; i++) {
                 if (image_is_used(m, p.images[i]))
                         continue;

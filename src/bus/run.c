@@ -79,7 +79,8 @@ static int make_environment(Run *x, Error *error) {
 static bool name_is_valid(const char *s) {
         size_t n = strlen(s);
 
-        return n > 0 && n <= 63 && strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == n && s[0] != '-' && s[n - 1] != '-';
+        return n > 0 && n <= 63 && strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == n && s[0] != '-' &&
+               s[n - 1] != '-';
 }
 
 static int prepare(Run *x, const Manager *m, Error *error) {
@@ -137,9 +138,11 @@ static const char *const masked_paths[] = { "/proc/asound",      "/proc/acpi",  
                                             "/proc/keys",        "/proc/latency_stats", "/proc/timer_list",
                                             "/proc/timer_stats", "/proc/sched_debug",  "/proc/scsi",
                                             "/sys/firmware",     "/sys/devices/virtual/powercap" };
-static const char *const readonly_paths[] = { "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger" };
+static const char *const readonly_paths[] = { "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
+                                              "/proc/sysrq-trigger" };
 
-static int create_container(const Run *x, Manager *m, const Pod *pod, const Image *image, Container **ret, Error *error) {
+static int create_container(const Run *x, Manager *m, const Pod *pod, const Image *image, Container **ret,
+                            Error *error) {
         runtime_v1_CreateContainerRequest request = {
                 .pod_sandbox_id = (char *) pod->id,
                 .has_config = true,
@@ -164,7 +167,8 @@ static int create_container(const Run *x, Manager *m, const Pod *pod, const Imag
                         .linux.security_context.has_namespace_options = true,
                         .linux.security_context.namespace_options = namespaces(x),
                         .linux.security_context.has_seccomp = !x->privileged,
-                        .linux.security_context.seccomp.profile_type = runtime_v1_SecurityProfile_ProfileType_RuntimeDefault,
+                        .linux.security_context.seccomp.profile_type =
+                                        runtime_v1_SecurityProfile_ProfileType_RuntimeDefault,
                 },
                 .has_sandbox_config = true,
         };
@@ -195,7 +199,7 @@ static int reply_paths(Task *t, const Pod *pod, const Container *c) {
         return r < 0 ? r : sd_bus_message_append(t->reply, "oo", pod_path, path);
 }
 
-/* A command of the image's own where none is given, as a shell would run it otherwise: the entry point is left alone. */
+/* The command takes the place of the image's; the entry point is left alone. */
 int task_run_container(Task *t, Error *error) {
         _cleanup_(run_done) Run x = { .start = true };
         _cleanup_(image_unrefp) Image *image = NULL;
@@ -211,6 +215,9 @@ int task_run_container(Task *t, Error *error) {
                 r = read_options(t->message, run_option, &x, error);
         if (r >= 0)
                 r = prepare(&x, m, error);
+        if (r < 0)
+                return r;
+        r = image_store_refresh(m->images, error);
         if (r < 0)
                 return r;
         image = image_store_find(m->images, x.image);
@@ -244,7 +251,8 @@ void run_forget_logs(Bus *b, const Pod *p) {
         const runtime_v1_PodSandboxConfig *c = &p->request.config;
         _cleanup_free_ char *parent = strprintf("%s/logs", b->manager->config.run_directory), *directory = NULL;
 
-        if (!parent || !streq(strempty(c->metadata.namespace), RUN_NAMESPACE) || !name_is_valid(strempty(c->metadata.name)))
+        if (!parent || !streq(strempty(c->metadata.namespace), RUN_NAMESPACE) ||
+            !name_is_valid(strempty(c->metadata.name)))
                 return;
         directory = strprintf("%s/%s", parent, c->metadata.name);
         if (!directory || !streq(directory, strempty(c->log_directory)))

@@ -35,7 +35,8 @@ int read_options(sd_bus_message *m, int (*func)(sd_bus_message *m, const char *k
                 if (r >= 0)
                         r = func(m, key, userdata, error);
                 if (r == -ENXIO || (r < 0 && !error_is_set(error)))
-                        return error_setf(error, GRPC_INVALID_ARGUMENT, "option %s is unknown or of another type", key);
+                        return error_setf(error, GRPC_INVALID_ARGUMENT, "option %s is unknown or of another type",
+                                          key);
                 if (r >= 0)
                         r = sd_bus_message_exit_container(m);
                 if (r >= 0)

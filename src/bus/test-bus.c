@@ -153,6 +153,9 @@ static ImageChangedFunc image_changed;
 static void *image_userdata;
 static char pulled[64], pull_user[64], image_removed[80];
 
+int image_store_refresh(ImageStore *s, Error *error) {
+        return 0;
+}
 Image **image_store_list(ImageStore *s) {
         Image **l = calloc(2, sizeof *l);
 

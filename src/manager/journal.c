@@ -1,5 +1,5 @@
-/* What happens without anybody having asked for it, told in the journal: containers that end with an error, pods that end
- * by themselves. What was asked for is told by whoever asked. */
+/* What happens without anybody having asked for it, told in the journal: containers that end with an error, pods that
+ * end by themselves. What was asked for is told by whoever asked. */
 
 #include "basic/log.h"
 #include "basic/message-id.h"
@@ -36,8 +36,9 @@ static void container_exited(const Pod *p, const Container *c) {
                            "Container %s of pod %s/%s ran out of memory and was killed", name, strempty(m->namespace),
                            strempty(m->name));
         else
-                log_struct(LOG_INFO, (const char *const *) fields, "Container %s of pod %s/%s ended with exit code %d (%s)",
-                           name, strempty(m->namespace), strempty(m->name), c->exit_code, strempty(c->reason));
+                log_struct(LOG_INFO, (const char *const *) fields,
+                           "Container %s of pod %s/%s ended with exit code %d (%s)", name, strempty(m->namespace),
+                           strempty(m->name), c->exit_code, strempty(c->reason));
 }
 
 static void pod_ended(const Pod *p) {
@@ -46,8 +47,8 @@ static void pod_ended(const Pod *p) {
 
         if (strv_extend(&fields, MESSAGE_POD_ENDED) >= 0 && log_fields_of(p, NULL, &fields) >= 0 &&
             strv_extendf(&fields, "OBJECT_SYSTEMD_UNIT=%s", p->unit) >= 0)
-                log_struct(LOG_WARNING, (const char *const *) fields, "Pod %s/%s ended by itself", strempty(m->namespace),
-                           strempty(m->name));
+                log_struct(LOG_WARNING, (const char *const *) fields, "Pod %s/%s ended by itself",
+                           strempty(m->namespace), strempty(m->name));
 }
 
 void journal_note_event(ManagerEvent event, const Pod *p, const Container *c) {

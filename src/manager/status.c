@@ -1,5 +1,6 @@
-/* What systemctl status shows of a pod: its state, addresses and containers, as the status text of its unit. It is told a
- * moment after the last change, so that a pod in the making is told of once, and short-lived ones not at all. */
+/* What systemctl status shows of a pod: its state, addresses and containers, as the status text of its unit. It is
+ * told a moment after the last change, so that a pod in the making is told of once, and short-lived ones not at all.
+ */
 
 #include "basic/log.h"
 #include "manager/internal.h"
@@ -91,9 +92,8 @@ void status_note_event(Manager *m, ManagerEvent event, Pod *pod) {
         if (!m->engine || !m->engine->ops->pod_status || event == MANAGER_POD_REMOVED || pod->phase != POD_READY)
                 return;
         pod->status_due = true;
-        if (!m->status_timer &&
-            sd_event_add_time_relative(m->event, &m->status_timer, CLOCK_MONOTONIC, STATUS_DELAY_USEC, STATUS_DELAY_USEC / 5,
-                                       on_timer, m) < 0)
+        if (!m->status_timer && sd_event_add_time_relative(m->event, &m->status_timer, CLOCK_MONOTONIC,
+                                                           STATUS_DELAY_USEC, STATUS_DELAY_USEC / 5, on_timer, m) < 0)
                 log_debug("The status of pods can't be told, ignoring");
 }
 

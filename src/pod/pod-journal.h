@@ -1,6 +1,7 @@
 #pragma once
-/* Containers' lines to the journal, beside their log files: for people, who look there first. The log file is what counts:
- * a journal that doesn't keep up never makes a container wait, and after a kill of this process some lines come twice. */
+/* Containers' lines to the journal, beside their log files: for people, who look there first. The log file is what
+ * counts: a journal that doesn't keep up never makes a container wait, and after a kill of this process some lines
+ * come twice. */
 
 #include "pod/pod-log.h"
 

@@ -5,7 +5,8 @@
 int fail(int r, const sd_bus_error *e) {
         if (sd_bus_error_has_name(e, SD_BUS_ERROR_SERVICE_UNKNOWN) ||
             sd_bus_error_has_name(e, SD_BUS_ERROR_NAME_HAS_NO_OWNER))
-                fputs("rktlet does not run, or has not found the system bus. See 'systemctl status rktlet'.\n", stderr);
+                fputs("rktlet does not run, or has not found the system bus. See 'systemctl status rktlet'.\n",
+                      stderr);
         else
                 fprintf(stderr, "%s\n", sd_bus_error_is_set(e) && e->message ? e->message : strerror(-r));
         return r;

@@ -13,7 +13,8 @@
 #define BAR_WIDTH 30U
 
 /* Each of them, and what failed is told in the end. */
-static int for_each(sd_bus *bus, char **args, Kinds kinds, int (*func)(sd_bus *bus, const Object *o, const char *what)) {
+static int for_each(sd_bus *bus, char **args, Kinds kinds,
+                    int (*func)(sd_bus *bus, const Object *o, const char *what)) {
         int result = 0;
 
         for (size_t i = 0; args[i]; i++) {
@@ -132,7 +133,8 @@ static int on_progress(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         const char *name;
         Pull *p = userdata;
 
-        if (sd_bus_message_read(m, "sttuu", &name, &fetched, &size, &done, &layers) < 0 || !streq(name, p->name) || !p->bar)
+        if (sd_bus_message_read(m, "sttuu", &name, &fetched, &size, &done, &layers) < 0 || !streq(name, p->name) ||
+            !p->bar)
                 return 0;
         if (size == 0) {
                 fprintf(stderr, "\r\033[K%s: looking it up", p->name);
@@ -142,7 +144,8 @@ static int on_progress(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         format_size(size, b, sizeof b);
         width = fetched * BAR_WIDTH / size;
         fprintf(stderr, "\r\033[K[%.*s%*s] %3" PRIu64 "%% %s of %s, %u of %u layers", (int) width,
-                "##############################", (int) (BAR_WIDTH - width), "", fetched * 100 / size, a, b, done, layers);
+                "##############################", (int) (BAR_WIDTH - width), "", fetched * 100 / size, a, b, done,
+                layers);
         return 0;
 }
 
@@ -201,8 +204,8 @@ static int begin_pull(sd_bus *bus, const char *reference, Pull *p) {
         if (r >= 0)
                 r = sd_bus_message_sensitive(m);
         if (r >= 0)
-                r = arg.user ? sd_bus_message_append(m, "sa{sv}", reference, 2, "Username", "s", arg.user, "Password", "s",
-                                                     password)
+                r = arg.user ? sd_bus_message_append(m, "sa{sv}", reference, 2, "Username", "s", arg.user, "Password",
+                                                     "s", password)
                              : sd_bus_message_append(m, "sa{sv}", reference, 0);
         explicit_bzero(password, sizeof password);
         if (r >= 0)

@@ -183,8 +183,8 @@ static int attach_and_start(sd_bus *bus, const char *path, bool tty, bool input)
         }
         r = sd_bus_message_read(reply, "h", &p.packets_fd);
         if (r >= 0)
-                r = sd_bus_match_signal(bus, NULL, BUS_NAME, path, "org.freedesktop.DBus.Properties", "PropertiesChanged",
-                                        NULL, NULL);
+                r = sd_bus_match_signal(bus, NULL, BUS_NAME, path, "org.freedesktop.DBus.Properties",
+                                        "PropertiesChanged", NULL, NULL);
         if (r < 0)
                 return fail(r, NULL);
         r = call(bus, path, CONTAINER_INTERFACE, "Start", LONG_USEC, NULL, "");

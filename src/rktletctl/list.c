@@ -56,9 +56,9 @@ int list_pods(sd_bus *bus, char **args) {
                 const Row *p = rows + i;
 
                 if (arg.json) {
-                        json_t *o = json_pack("{s:s,s:s,s:s,s:s,s:I,s:s,s:s}", "id", p->s[0], "namespace", p->s[1], "name",
-                                              p->s[2], "state", p->s[3], "created_usec", (json_int_t) p->created, "ip",
-                                              p->s[4], "unit", p->s[5]);
+                        json_t *o = json_pack("{s:s,s:s,s:s,s:s,s:I,s:s,s:s}", "id", p->s[0], "namespace", p->s[1],
+                                              "name", p->s[2], "state", p->s[3], "created_usec",
+                                              (json_int_t) p->created, "ip", p->s[4], "unit", p->s[5]);
 
                         if (json_array_append_new(j, o) < 0)
                                 return -ENOMEM;
@@ -110,9 +110,10 @@ int list_containers(sd_bus *bus, char **args) {
                 bool exited = streq(c->s[3], "exited");
 
                 if (arg.json) {
-                        json_t *o = json_pack("{s:s,s:s,s:s,s:s,s:I,s:i,s:s,s:s}", "id", c->s[0], "pod", c->s[1], "name",
-                                              c->s[2], "state", c->s[3], "created_usec", (json_int_t) c->created,
-                                              "exit_code", c->exit_code, "image", c->s[4], "unit", c->s[5]);
+                        json_t *o = json_pack("{s:s,s:s,s:s,s:s,s:I,s:i,s:s,s:s}", "id", c->s[0], "pod", c->s[1],
+                                              "name", c->s[2], "state", c->s[3], "created_usec",
+                                              (json_int_t) c->created, "exit_code", c->exit_code, "image", c->s[4],
+                                              "unit", c->s[5]);
 
                         if (json_array_append_new(j, o) < 0)
                                 return -ENOMEM;

@@ -179,8 +179,8 @@ static int log_follow(sd_bus *bus, Log *l, const char *path) {
 }
 
 static int watch_container(sd_bus *bus, const char *path) {
-        return sd_bus_match_signal(bus, NULL, BUS_NAME, path, "org.freedesktop.DBus.Properties", "PropertiesChanged", NULL,
-                                   NULL);
+        return sd_bus_match_signal(bus, NULL, BUS_NAME, path, "org.freedesktop.DBus.Properties", "PropertiesChanged",
+                                   NULL, NULL);
 }
 
 /* A pod with one container stands for that. */

@@ -157,7 +157,8 @@ static int parse_options(int argc, char *argv[], bool permute) {
         int c, r = 0;
 
         optind = 0;
-        while (r >= 0 && (c = getopt_long(argc, argv, permute ? "hjln:fs:tie:d" : "+hjln:fs:tie:d", options, NULL)) >= 0)
+        while (r >= 0 &&
+               (c = getopt_long(argc, argv, permute ? "hjln:fs:tie:d" : "+hjln:fs:tie:d", options, NULL)) >= 0)
                 switch (c) {
                 case 'h':
                         help();

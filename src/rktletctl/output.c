@@ -33,7 +33,8 @@ const char *colour_of_state(const char *state) {
                 return "";
         if (streq(state, "ready") || streq(state, "running"))
                 return "\033[0;1;32m";
-        if (streq(state, "created") || streq(state, "not-ready") || streq(state, "exited") || streq(state, "exited(0)"))
+        if (streq(state, "created") || streq(state, "not-ready") || streq(state, "exited") ||
+            streq(state, "exited(0)"))
                 return "\033[0;38;5;245m";
         return startswith(state, "exited") || streq(state, "unknown") ? "\033[0;1;31m" : "";
 }
@@ -127,7 +128,8 @@ void pager_open(void) {
         const char *command = getenv("SYSTEMD_PAGER") ? getenv("SYSTEMD_PAGER") : getenv("PAGER");
         int fds[2];
 
-        if (arg.no_pager || pager > 0 || !isatty(STDOUT_FILENO) || (command && (isempty(command) || streq(command, "cat"))))
+        if (arg.no_pager || pager > 0 || !isatty(STDOUT_FILENO) ||
+            (command && (isempty(command) || streq(command, "cat"))))
                 return;
         (void) fflush(stdout);
         was_terminal = true;

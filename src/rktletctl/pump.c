@@ -160,7 +160,8 @@ static bool read_packets(const Running *x, int *ret) {
                 if (n <= 0 || data[0] == STREAM_PACKET_END)
                         return false;
                 if (data[0] == STREAM_PACKET_OVERRUN) {
-                        fputs("\nThe rest of the output came too fast to be shown; it is in the container's log.\n", stderr);
+                        fputs("\nThe rest of the output came too fast to be shown; it is in the container's log.\n",
+                              stderr);
                         return false;
                 }
                 if (data[0] == STREAM_PACKET_STDOUT || data[0] == STREAM_PACKET_STDERR)

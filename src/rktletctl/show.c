@@ -67,7 +67,8 @@ int show_properties(sd_bus *bus, char **args) {
                 if (args[n])
                         r = find_object(bus, args[n], KIND_POD | KIND_CONTAINER | KIND_IMAGE, &o);
                 if (r >= 0)
-                        r = read_properties(bus, o.path ? o.path : BUS_PATH, o.path ? o.interface : MANAGER_INTERFACE, &j);
+                        r = read_properties(bus, o.path ? o.path : BUS_PATH, o.path ? o.interface : MANAGER_INTERFACE,
+                                            &j);
                 if (r < 0)
                         return r == -ENOENT ? EXIT_NO_SUCH : r;
                 if (arg.json) {
@@ -182,8 +183,8 @@ static int container_status(sd_bus *bus, const json_t *j) {
         r = read_properties(bus, json_get_string(j, "Pod"), POD_INTERFACE, &pod);
         if (r < 0)
                 return r;
-        name = strprintf("%s/%s/%s", strempty(json_get_string(pod, "Namespace")), strempty(json_get_string(pod, "Name")),
-                         strempty(json_get_string(j, "Name")));
+        name = strprintf("%s/%s/%s", strempty(json_get_string(pod, "Namespace")),
+                         strempty(json_get_string(pod, "Name")), strempty(json_get_string(j, "Name")));
         if (!name)
                 return -ENOMEM;
         print_head(state, name, "container");
@@ -219,7 +220,8 @@ static int image_status(const json_t *j) {
         format_size(get_time(j, "Size"), size, sizeof size);
         print_line("Size", size);
         printf("%11s: %s\n", "Pinned", json_is_true(json_object_get(j, "Pinned")) ? "yes" : "no");
-        printf("%11s: %s/%s\n", "Platform", strempty(json_get_string(j, "OS")), strempty(json_get_string(j, "Architecture")));
+        printf("%11s: %s/%s\n", "Platform", strempty(json_get_string(j, "OS")),
+               strempty(json_get_string(j, "Architecture")));
         print_line("Created", json_get_string(j, "Created"));
         print_list("Entrypoint", json_object_get(j, "Entrypoint"));
         print_list("Command", json_object_get(j, "Command"));
@@ -244,8 +246,8 @@ static int daemon_status(sd_bus *bus) {
         print_line("systemd", json_get_string(j, "SystemdVersion"));
         print_line("Engine", json_get_string(j, "Engine"));
         print_line("Directory", json_get_string(j, "StateDirectory"));
-        printf("%11s: %" JSON_INTEGER_FORMAT "\n%11s: %" JSON_INTEGER_FORMAT "\n%11s: %" JSON_INTEGER_FORMAT "\n", "Pods",
-               json_integer_value(json_object_get(j, "NPods")), "Containers",
+        printf("%11s: %" JSON_INTEGER_FORMAT "\n%11s: %" JSON_INTEGER_FORMAT "\n%11s: %" JSON_INTEGER_FORMAT "\n",
+               "Pods", json_integer_value(json_object_get(j, "NPods")), "Containers",
                json_integer_value(json_object_get(j, "NContainers")), "Images",
                json_integer_value(json_object_get(j, "NImages")));
         return 0;

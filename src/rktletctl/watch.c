@@ -38,8 +38,8 @@ static uint64_t now(void) {
 
 static double percent_of(const Sample *before, const Line *l, uint64_t time_usec) {
         for (size_t i = 0; i < before->n; i++)
-                if (streq(before->usages[i].id, l->id) && l->cpu != UINT64_MAX && before->usages[i].cpu_nsec <= l->cpu &&
-                    time_usec > before->time_usec)
+                if (streq(before->usages[i].id, l->id) && l->cpu != UINT64_MAX &&
+                    before->usages[i].cpu_nsec <= l->cpu && time_usec > before->time_usec)
                         return (double) (l->cpu - before->usages[i].cpu_nsec) / 10.0 /
                                (double) (time_usec - before->time_usec);
         return -1;
@@ -67,8 +67,8 @@ static int read_usage(sd_bus *bus, sd_bus_message **ret, Line **ret_lines, size_
                 lines = l;
                 l += n;
                 *l = (Line) {};
-                r = sd_bus_message_read(*ret, "(sssttttt)", &l->id, &l->pod, &l->name, &l->cpu, &l->memory, &l->processes,
-                                        &l->read, &l->written);
+                r = sd_bus_message_read(*ret, "(sssttttt)", &l->id, &l->pod, &l->name, &l->cpu, &l->memory,
+                                        &l->processes, &l->read, &l->written);
                 if (r <= 0)
                         break;
         }
@@ -95,7 +95,8 @@ static int add_line(Table *t, const Line *l) {
 }
 
 static int print_usage(const Line *lines, size_t n) {
-        static const char *const headers[] = { "ID", "POD", "NAME", "%CPU", "MEMORY", "TASKS", "READ", "WRITTEN", NULL };
+        static const char *const headers[] = { "ID",    "POD",  "NAME",    "%CPU", "MEMORY",
+                                               "TASKS", "READ", "WRITTEN", NULL };
         _cleanup_(table_done) Table t = { headers, "containers", NULL };
         _cleanup_json_ json_t *j = json_array();
 
@@ -103,12 +104,12 @@ static int print_usage(const Line *lines, size_t n) {
                 const Line *l = lines + i;
 
                 if (arg.json)
-                        (void) json_array_append_new(
-                                        j, json_pack("{s:s, s:s, s:s, s:f, s:I, s:I, s:I, s:I, s:I}", "id", l->id, "pod",
-                                                     l->pod, "name", l->name, "cpu_percent", l->percent, "cpu_nsec",
-                                                     (json_int_t) l->cpu, "memory", (json_int_t) l->memory, "tasks",
-                                                     (json_int_t) l->processes, "read", (json_int_t) l->read, "written",
-                                                     (json_int_t) l->written));
+                        (void) json_array_append_new(j, json_pack("{s:s, s:s, s:s, s:f, s:I, s:I, s:I, s:I, s:I}", "id",
+                                                                 l->id, "pod", l->pod, "name", l->name, "cpu_percent",
+                                                                 l->percent, "cpu_nsec", (json_int_t) l->cpu, "memory",
+                                                                 (json_int_t) l->memory, "tasks",
+                                                                 (json_int_t) l->processes, "read", (json_int_t) l->read,
+                                                                 "written", (json_int_t) l->written));
                 else if (add_line(&t, l) < 0)
                         return -ENOMEM;
         }

@@ -132,6 +132,8 @@ func run() error {
 	show("systemctl", "status", "--no-pager", "--full", "--lines=5", "rktlet-pod-"+sandbox.PodSandboxId+".service")
 	show("systemctl", "status", "--no-pager", "--full", "--lines=5", "rktlet-ctr-"+created.ContainerId+".service")
 	show("systemd-cgls", "--no-pager", "--xattr=no", "--cgroup-id=no", "--unit", "kubepods.slice")
+	show("rktletctl", "list-pods")
+	show("rktletctl", "status", "shop/web-0")
 	show("busctl", "--no-pager", "tree", "org.rktlet1")
 	title("The container's log, %s", filepath.Join(logs, "httpd/0.log"))
 	text, err := os.ReadFile(filepath.Join(logs, "httpd/0.log"))

@@ -1,5 +1,5 @@
-/* The way back: what a unit's cgroup has in force, in the terms of the CRI. Reading three small files is all it takes, so
- * that it can be done whenever a container's status is asked for. */
+/* The way back: what a unit's cgroup has in force, in the terms of the CRI. Reading three small files is all it takes,
+ * so that it can be done whenever a container's status is asked for. */
 
 #include "engine/native/resources.h"
 
