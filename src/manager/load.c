@@ -178,6 +178,7 @@ static int load_container_directory(int dir_fd, const char *name, void *userdata
         c->image = image ? image_ref(image) : NULL;
         if (image && !c->image_id) {
                 c->image_id = strdup(image->id);
+                strv_free(c->layers);
                 c->layers = strv_copy(image->layers);
                 if (!c->image_id || (image->layers && !c->layers))
                         return -ENOMEM;
