@@ -24,6 +24,7 @@ func manualCommands(t testing.TB, path string) []string {
 			example = true
 		case line == ".fi":
 			example = false
+		case example && strings.HasPrefix(line, "# /"): // a file, as systemctl cat heads it
 		case example && strings.HasPrefix(line, "# "):
 			l = append(l, strings.NewReplacer(`\-`, "-", `\(dq`, `"`, `\e`, `\`).Replace(line[2:]))
 		}
