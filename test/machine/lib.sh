@@ -51,10 +51,10 @@ machine_pid1() {
         return 1
 }
 
-# Waits for a PID 1 that isn't $2 while the process $1 lives, and prints its number; fails after 8 s.
+# Waits for a PID 1 that isn't $2 while the process $1 lives, and prints its number; fails after 20 s.
 machine_wait_pid1() {
         local i leader
-        for ((i = 0; i < 400; i++)); do
+        for ((i = 0; i < 1000; i++)); do
                 if leader=$(machine_pid1) && [ "$leader" != "$2" ] && [ -S "/proc/$leader/root/run/systemd/private" ]; then
                         echo "$leader"
                         return 0
