@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -156,6 +157,14 @@ func TestFaultLogsOnAFullDiskLoseNothing(t *testing.T) {
 	t.Logf("%d lines, none lost", lines)
 	c.remove()
 	stuck.remove()
+	// No inode for a new log: the container is refused, and made when there is one.
+	d := &smallDisk{t, folder}
+	_, inodes := d.used()
+	d.remount("nr_inodes", inodes)
+	request := p.createRequest()
+	checkFull(t, "the error", refused(t, rt.CreateContainer, request, codes.ResourceExhausted))
+	d.remount("nr_inodes", inodes+10)
+	do(t, rt.RemoveContainer, &cri.RemoveContainerRequest{ContainerId: do(t, rt.CreateContainer, request).ContainerId})
 	entries, err := os.ReadDir(folder)
 	if err != nil {
 		t.Error(err)
