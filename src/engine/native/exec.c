@@ -75,7 +75,7 @@ static const struct {
 
 /* The command is the daemon's child; where the container's unit has other limits, they are the command's, too. Those
  * above ours can't be had without CAP_SYS_RESOURCE. */
-static int add_limits(NativeEngine *e, pid_t pid, json_t *process, Error *error) {
+static int add_limits(NativeEngine *e, const NativeContainer *n, pid_t pid, json_t *process, Error *error) {
         const bool may_raise = e->capabilities & (UINT64_C(1) << CAP_SYS_RESOURCE);
         _cleanup_json_ json_t *l = json_array();
 
@@ -90,7 +90,9 @@ static int add_limits(NativeEngine *e, pid_t pid, json_t *process, Error *error)
                 if (!may_raise)
                         theirs.rlim_max = MIN(theirs.rlim_max, ours.rlim_max);
                 theirs.rlim_cur = MIN(theirs.rlim_cur, theirs.rlim_max);
-                if (theirs.rlim_cur == ours.rlim_cur && theirs.rlim_max == ours.rlim_max)
+                /* (Go's runtime raises the limit of open files, see native-create.c.) */
+                if (theirs.rlim_cur == ours.rlim_cur && theirs.rlim_max == ours.rlim_max &&
+                    (n->runtime->type == NATIVE_RUNTIME_CRUN || rlimits[i].resource != RLIMIT_NOFILE))
                         continue;
                 /* Infinity is 2^64 - 1 in the specification; JSON integers here end at 2^63 - 1, which is as good. */
                 if (json_array_append_new(l, json_pack("{s:s, s:I, s:I}", "type", rlimits[i].name, "soft",
@@ -135,7 +137,7 @@ int exec_process_make(NativeEngine *e, const NativeContainer *n, const EngineCon
         if (!process || json_object_set(process, "args", args) < 0 ||
             json_object_set_new(process, "terminal", json_boolean(terminal)) < 0)
                 return error_oom(error);
-        r = add_limits(e, n->state.pid, process, error);
+        r = add_limits(e, n, n->state.pid, process, error);
         if (r >= 0)
                 r = map_user(c, process, &p.uid, &p.gid, error);
         if (r < 0)

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -39,6 +40,7 @@ typedef struct Creation {
         UnitProperties *properties;
         char *command;             /* the first argument */
         Runtime *runtime;          /* borrowed */
+        char *limits;              /* a file, see restore_limits() */
         char *cgroup;              /* the leaf that the runtime makes; NULL: none */
         char *control_group;       /* what the unit's will be */
         bool shared;
@@ -52,6 +54,7 @@ static void creation_done(Creation *k) {
         free(k->console);
         free(k->command);
         free(k->cgroup);
+        free(k->limits);
         free(k->control_group);
         oci_user_done(&k->user);
         resources_done(&k->resources);
@@ -71,8 +74,10 @@ static int creation_init(Creation *k) {
         k->log = strprintf("%s/runtime.log", d);
         k->pid_file = strprintf("%s/pid", d);
         k->console = strprintf("%s/tty", d);
-        return k->rootfs && k->log && k->pid_file && k->console && unit_properties_new(&k->properties) >= 0 ? 0
-                                                                                                            : -ENOMEM;
+        k->limits = strprintf("%s/limits", d);
+        return k->rootfs && k->log && k->pid_file && k->console && k->limits && unit_properties_new(&k->properties) >= 0
+                       ? 0
+                       : -ENOMEM;
 }
 
 /* --- streams ----------------------------------------------------------------------------------------------------- */
@@ -425,6 +430,7 @@ static int make_argv(Creation *k, char ***ret) {
                 "--log", k->log,
                 "--mount-namespace", k->namespaces.paths[POD_NAMESPACE_MNT],
                 k->cgroup ? "--cgroup" : NULL, k->cgroup ? RUNTIME_OWN_LEAF : NULL,
+                k->cgroup ? "--limits" : NULL, k->cgroup ? k->limits : NULL,
         };
         const char *const create[] = {
                 "create",
@@ -435,7 +441,8 @@ static int make_argv(Creation *k, char ***ret) {
         };
         _cleanup_strv_free_ char **l = NULL;
 
-        if (strv_extend_list(&l, enter, ELEMENTSOF(enter)) < 0 || shared_arguments(k, &l) < 0 || strv_extend(&l, "--") < 0 || runtime_arguments(k->runtime, k->log, &l) < 0 ||
+        if (strv_extend_list(&l, enter, ELEMENTSOF(enter)) < 0 || shared_arguments(k, &l) < 0 ||
+            strv_extend(&l, "--") < 0 || runtime_arguments(k->runtime, k->log, &l) < 0 ||
             strv_extend_list(&l, create, ELEMENTSOF(create)) < 0)
                 return -ENOMEM;
         *ret = TAKE_PTR(l);
@@ -527,6 +534,19 @@ static int explain_failure(Creation *k, NativeContainer *n, int error, Error *wh
         return error_setf(k->error, runtime_error_code(message), "cannot create container %s: %s", k->c->id, message);
 }
 
+/* Go's runtime raises its limit of open files to what it may be, and older versions of runc leave that to the container. A
+ * process of another user's takes CAP_SYS_RESOURCE, which some machines lack: there it stays as it is. */
+static void restore_limits(const Creation *k, pid_t pid) {
+        _cleanup_free_ char *text = NULL;
+        unsigned long long soft, hard;
+
+        if (!k->cgroup || read_file(AT_FDCWD, k->limits, 64, &text, NULL) < 0 ||
+            sscanf(text, "%llu %llu", &soft, &hard) != 2)
+                return;
+        if (prlimit(pid, RLIMIT_NOFILE, &(struct rlimit) { .rlim_cur = soft, .rlim_max = hard }, NULL) < 0)
+                log_debug_errno(-errno, "Container %s keeps a raised limit of open files, ignoring", k->c->id);
+}
+
 /* Its process is in the file that the runtime wrote. */
 static int look_at_container(Creation *k, NativeContainer *n) {
         _cleanup_free_ char *text = NULL;
@@ -540,6 +560,7 @@ static int look_at_container(Creation *k, NativeContainer *n) {
         if (r < 0 || pid == 0)
                 return error_setf(k->error, GRPC_INTERNAL, "'%s' in %s is no process ID", text, k->pid_file);
         n->state.pid = (pid_t) pid;
+        restore_limits(k, n->state.pid);
         n->control_group = TAKE_PTR(k->control_group);
         return 0;
 }

@@ -1,7 +1,7 @@
 /* The process with which a container's unit starts: enters the pod's mount namespace and becomes the OCI runtime
  * there. PID 1 can't do that for a transient unit of ours, and the daemon isn't the unit's parent.
  *
- *     rktlet-create --log FILE --mount-namespace PATH [--cgroup NAME] [--shared MOUNT]… -- RUNTIME ARGUMENT…
+ *     rktlet-create --log FILE --mount-namespace PATH [--cgroup NAME] [--limits FILE] [--shared MOUNT]… -- RUNTIME ARGUMENT…
  *     rktlet-create --wait FILE -- RUNTIME ARGUMENT…
  *     rktlet-create --remove PATH
  *     rktlet-create --usage PATH
@@ -10,6 +10,7 @@
  * --shared MOUNT: mounts that the container makes are to reach the host, so it is made in a copy of the host's mount
  * namespace, into which these (the rootfs first) are taken over from the pod's.
  * --cgroup NAME: moves to a cgroup below its own, for a runtime that makes another one there.
+ * --limits FILE: writes the soft and hard limit of open files there, for a runtime that doesn't leave them alone.
  * --wait FILE: the runtime makes a process, writes its ID to FILE and ends; then that process is waited for, and its
  * exit code (128 + n after a signal) is this one's.
  * --remove: removes a tree; it can be large, and the daemon doesn't wait for disks.
@@ -25,6 +26,7 @@
 #include <stdarg.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -181,6 +183,17 @@ static int move_below(const char *name) {
         return EXIT_SUCCESS;
 }
 
+static int note_limits(const char *path) {
+        struct rlimit limit;
+        int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+        if (fd < 0 || getrlimit(RLIMIT_NOFILE, &limit) < 0 ||
+            dprintf(fd, "%llu %llu\n", (unsigned long long) limit.rlim_cur, (unsigned long long) limit.rlim_max) < 0)
+                return fail("cannot write", path);
+        (void) close(fd);
+        return EXIT_SUCCESS;
+}
+
 static char *const environment[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL };
 
 static int exit_code(int status) {
@@ -228,7 +241,7 @@ static int print_usage(const char *path) {
 }
 
 int main(int argc, char **argv) {
-        const char *namespace = NULL, *variables = NULL, *cgroup = NULL, *pid_file = NULL;
+        const char *namespace = NULL, *variables = NULL, *cgroup = NULL, *pid_file = NULL, *limits = NULL;
         int i, r;
 
         for (i = 1; i + 1 < argc && !streq(argv[i], "--"); i += 2) {
@@ -240,6 +253,8 @@ int main(int argc, char **argv) {
                         shared[n_shared++].path = argv[i + 1];
                 else if (streq(argv[i], "--cgroup"))
                         cgroup = argv[i + 1];
+                else if (streq(argv[i], "--limits"))
+                        limits = argv[i + 1];
                 else if (streq(argv[i], "--wait"))
                         pid_file = argv[i + 1];
                 else if (streq(argv[i], "--environment"))
@@ -264,6 +279,8 @@ int main(int argc, char **argv) {
                 return wait_for_command(pid_file, argv + i + 1);
 
         r = cgroup ? move_below(cgroup) : EXIT_SUCCESS;
+        if (r == EXIT_SUCCESS && limits)
+                r = note_limits(limits);
         if (r == EXIT_SUCCESS)
                 r = enter(namespace);
         if (r != EXIT_SUCCESS)
