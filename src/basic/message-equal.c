@@ -78,19 +78,22 @@ static bool list_equal(const pb_field_iter_t *a, const pb_field_iter_t *b) {
         return true;
 }
 
+/* pSize is a flag for these; of a list it is the number. */
+static bool is_there(const pb_field_iter_t *optional) {
+        return !optional->pSize || *(const bool *) optional->pSize;
+}
+
 bool message_equal(const pb_msgdesc_t *fields, const void *a, const void *b) {
         pb_field_iter_t x, y;
 
         if (!pb_field_iter_begin_const(&x, fields, a) || !pb_field_iter_begin_const(&y, fields, b))
                 return true; /* no fields */
         do {
-                const bool has_x = !x.pSize || *(const bool *) x.pSize, has_y = !y.pSize || *(const bool *) y.pSize;
-
                 if (PB_HTYPE(x.type) == PB_HTYPE_REPEATED) {
                         if (!list_equal(&x, &y))
                                 return false;
-                } else if (PB_HTYPE(x.type) == PB_HTYPE_OPTIONAL && (!has_x || !has_y)) {
-                        if (has_x != has_y)
+                } else if (PB_HTYPE(x.type) == PB_HTYPE_OPTIONAL && (!is_there(&x) || !is_there(&y))) {
+                        if (is_there(&x) != is_there(&y))
                                 return false;
                 } else if (!value_equal(&x, x.pData, y.pData))
                         return false;
