@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <netinet/in.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -16,6 +17,7 @@
 
 #define CLIENT_TIMEOUT_USEC (10 * USEC_PER_SEC)
 #define BACKLOG 16
+#define METRICS_GROUP "rktlet"
 
 struct MonitorClient {
         Monitor *monitor;
@@ -169,6 +171,19 @@ static int on_accept(sd_event_source *source, int fd, uint32_t events, void *use
         return 0;
 }
 
+/* Members of the group that sysusers.d makes may read. (Looked up in the file: the system's services for names would load
+ * themselves into the daemon for it.) */
+static void give_to_group(const char *path) {
+        _cleanup_fclose_ FILE *f = fopen("/etc/group", "re");
+        const struct group *g = NULL;
+
+        do
+                g = f ? fgetgrent(f) : NULL;
+        while (g && !streq(g->gr_name, METRICS_GROUP));
+        if (g && lchown(path, (uid_t) -1, g->gr_gid) < 0)
+                log_debug_errno(-errno, "Cannot give %s to group " METRICS_GROUP ", ignoring", path);
+}
+
 static int listen_port(uint16_t port, int *ret_fd, Error *error) {
         struct sockaddr_in address = {
                 .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
@@ -203,6 +218,7 @@ int monitor_new(sd_event *event, const MonitorConfig *config, Monitor **ret, Err
                         return error_prefix(error, r, "Cannot serve metrics (MetricsSocket=)");
                 }
                 m->path = path;
+                give_to_group(path);
                 (void) fd_set_nonblock(m->fds[0], true);
         }
         if (config->port > 0) {
