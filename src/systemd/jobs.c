@@ -369,6 +369,7 @@ int unit_start_wait(Systemd *s, const char *unit, const UnitProperties *p, uint6
 typedef struct Stop {
         Systemd *systemd;
         const char *unit;
+        bool gone; /* it was not loaded (any more) */
         JobWait wait;
 } Stop;
 
@@ -416,7 +417,8 @@ static int stop_send(Stop *stop, uint64_t until, Error *error) {
         job_wait_forget(&stop->wait);
         KILL_POINT_OF("unit-stop.begin", stop->unit);
         r = systemd_call(stop->systemd, build_stop, stop, until, &e, &reply, error);
-        if (sd_bus_error_has_name(&e, SYSTEMD_NAME ".NoSuchUnit"))
+        stop->gone = sd_bus_error_has_name(&e, SYSTEMD_NAME ".NoSuchUnit");
+        if (stop->gone)
                 return 1;
         if (r < 0)
                 return systemd_error(error, &e, r, "Cannot stop unit %s", stop->unit);
@@ -450,12 +452,13 @@ static int stop_wait(Stop *stop, uint64_t until, Error *error) {
         return r < 0 ? r : 0;
 }
 
-static int do_stop(Systemd *s, const char *unit, uint64_t timeout_usec, Error *error) {
+static int do_stop(Systemd *s, const char *unit, uint64_t timeout_usec, bool *ret_gone, Error *error) {
         _cleanup_(stop_done) Stop stop = { .systemd = s, .unit = unit };
         int r;
 
         job_wait_begin(s, unit, &stop.wait);
         r = stop_wait(&stop, timeout_usec > 0 ? now_usec(CLOCK_MONOTONIC) + timeout_usec : USEC_INFINITY, error);
+        *ret_gone = stop.gone;
         KILL_POINT_OF("unit-stop.done", unit);
         if (r == -ETIMEDOUT)
                 return error_setf(error, GRPC_DEADLINE_EXCEEDED, "Unit %s did not stop within %.3g s", unit,
@@ -464,21 +467,26 @@ static int do_stop(Systemd *s, const char *unit, uint64_t timeout_usec, Error *e
         return error_set(error, r, "Cannot wait until unit %s has stopped", unit);
 }
 
-int unit_stop_wait(Systemd *s, const char *unit, uint64_t timeout_usec, Error *error) {
+static int timed_stop(Systemd *s, const char *unit, uint64_t timeout_usec, bool *ret_gone, Error *error) {
         uint64_t begin = now_usec(CLOCK_MONOTONIC);
         int r;
 
-        r = do_stop(s, unit, timeout_usec, error);
+        r = do_stop(s, unit, timeout_usec, ret_gone, error);
         histogram_add(&s->statistics.stop, now_usec(CLOCK_MONOTONIC) - begin);
         s->statistics.stop_failed += r < 0;
         return r;
 }
 
+int unit_stop_wait(Systemd *s, const char *unit, uint64_t timeout_usec, Error *error) {
+        bool gone;
+
+        return timed_stop(s, unit, timeout_usec, &gone, error);
+}
+
 int unit_release_wait(Systemd *s, const char *unit, uint64_t timeout_usec, Error *error) {
+        bool gone;
         int r;
 
-        r = unit_stop_wait(s, unit, timeout_usec, error);
-        if (r < 0)
-                return r;
-        return unit_reset_failed(s, unit, error);
+        r = timed_stop(s, unit, timeout_usec, &gone, error);
+        return r < 0 || gone ? r : unit_reset_failed(s, unit, error);
 }

@@ -340,6 +340,7 @@ static int stop_body(void *userdata) {
 
         CHECK_EQ(unit_stop_wait(systemd, "unknown.service", 0, &e), 0);
         CHECK_EQ(unit_release_wait(systemd, "unknown.service", 0, &e), 0);
+        CHECK_EQ(fake->n_reset, 0); /* there is nothing to be forgotten */
         CHECK_EQ(unit_reset_failed(systemd, "unknown.service", &e), 0);
         fake_systemd_add_unit(fake, "a.service", "active");
         fake->hold_jobs = true;

@@ -120,6 +120,7 @@ func TestExecIsAllThatTheContainerIs(t *testing.T) {
 			user(c.Linux.SecurityContext)
 			c.WorkingDir = "/root"
 		}, "rktlet-exec"},
+		{"a user namespace", userns, nil, "the OCI runtime"},
 		{"a filter of the machine's own", nil, security(func(s *cri.LinuxContainerSecurityContext) {
 			s.Seccomp = &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: profile}
 		}), "the OCI runtime"},

@@ -172,6 +172,7 @@ func (r *Results) print(out io.Writer, old *Results) {
 		r.printMetric(out, m, old)
 	}
 	r.printPromises(out)
+	r.printLimits(out)
 	if len(r.Failures) > 0 {
 		fmt.Fprintln(out, "\nfailures:")
 		for _, f := range r.Failures {
@@ -240,6 +241,33 @@ var promises = []promise{
 	{"scale, 100 pods", "idle CPU in 10 s, daemon and pods", 0.05, false},
 	{"scale, 100 pods", "start until Version", 0.2, false},
 	{"scale, 100 pods", "start until the lists are complete", 0.2, false},
+}
+
+// limits are what the project wants to hold by itself, in the metric's unit.
+var limits = []struct {
+	group, name string
+	most        float64
+}{
+	{"scale, 100 pods", "start until Version", 50},
+	{"scale, 100 pods", "start until the lists are complete", 200},
+	{"scale, 100 pods", "PSS of both", 35},
+}
+
+func (r *Results) printLimits(out io.Writer) {
+	for i, l := range limits {
+		m := r.find(l.group, l.name)
+		if m == nil || m.Values["rktlet"] == nil {
+			continue
+		}
+		if i == 0 {
+			fmt.Fprintln(out, "\nlimits (rktlet's medians):")
+		}
+		verdict := "held"
+		if m.Values["rktlet"].P50 > l.most {
+			verdict = "MISSED"
+		}
+		fmt.Fprintf(out, "  %-60s %6s  ≤ %-5g %s\n", l.group+": "+l.name+", "+m.Unit, number(m.Values["rktlet"].P50), l.most, verdict)
+	}
 }
 
 func (r *Results) printPromises(out io.Writer) {

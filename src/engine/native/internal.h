@@ -36,6 +36,7 @@ typedef struct NativePod {
         UnitWatch *watch;
         bool seen;     /* the watch has reported at least once */
         bool up;       /* its events go to the manager: the start is complete */
+        bool stopped;  /* by us, and nothing of it has run since */
         EnginePodState state;
         sd_event_source *settle; /* set while the unit is down and may be about to be started again */
         char *control_group;

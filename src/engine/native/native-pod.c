@@ -172,6 +172,7 @@ static void set_state(NativePod *p, bool running, pid_t pid) {
 
         p->state.running = running;
         p->state.pid = pid;
+        p->stopped &= !running;
         fiber_queue_wake(&p->changed, 0);
         if (tell && p->up && p->engine && p->engine->engine.events.pod_changed)
                 p->engine->engine.events.pod_changed(p->id, &p->state, p->engine->engine.events.userdata);
@@ -582,6 +583,10 @@ int native_pod_stop(Engine *engine, const EnginePod *pod, Error *error) {
 
         kill_containers(e, pod->id);
         KILL_POINT_OF("pod-end.containers", pod->id);
+        /* Its removal begins with a stop, for whoever did not ask for one. */
+        p = native_pod_find(e, pod->id);
+        if (p && p->stopped)
+                return 0;
         /* Where its processes are: KillMode=process leaves the init of its pid namespace alone. */
         r = find_processes(e, pod, &control_group, error);
         if (r < 0)
@@ -602,6 +607,7 @@ int native_pod_stop(Engine *engine, const EnginePod *pod, Error *error) {
                 /* Whoever asked for it needs no event. */
                 p->state.running = false;
                 p->state.pid = 0;
+                p->stopped = true;
                 fiber_queue_wake(&p->changed, 0);
         }
         return 0;
@@ -610,9 +616,12 @@ int native_pod_stop(Engine *engine, const EnginePod *pod, Error *error) {
 int native_pod_remove(Engine *engine, const EnginePod *pod, Error *error) {
         NativeEngine *e = native_engine(engine);
         static const char *const names[] = { "hostname", "hosts", "resolv.conf", "pod.sock", "shm" };
-        NativePod *p;
+        NativePod *p = native_pod_find(e, pod->id);
         int r;
 
+        /* To look at a unit that is gone would load it again. */
+        if (p && p->stopped)
+                p->watch = unit_watch_free(p->watch);
         r = unit_release_wait(e->systemd, pod->unit, UNIT_STOP_TIMEOUT_USEC, error);
         if (r < 0)
                 return r;
