@@ -6,7 +6,6 @@
 
 /* What pods can have, if their handler's runtime can do it. True only for what is built and tested. */
 #define HANDLER_RECURSIVE_READ_ONLY_MOUNTS true
-#define SUPPLEMENTAL_GROUPS_POLICY         true
 
 static bool has_user_namespaces(const Manager *m) {
         const char *layers = m->images ? image_store_layers_path(m->images) : NULL;
@@ -75,6 +74,7 @@ int cri_status(CriCall *c, Error *error) {
         const runtime_v1_StatusRequest *request = c->request;
         _cleanup_error_ Error systemd_error = ERROR_INIT, network_error = ERROR_INIT;
         const bool user_namespaces = has_user_namespaces(c->manager);
+        Engine *engine = c->manager->engine;
         runtime_v1_RuntimeCondition conditions[2];
         runtime_v1_StatusResponse_InfoEntry info = {};
         runtime_v1_StatusResponse response = {
@@ -82,15 +82,20 @@ int cri_status(CriCall *c, Error *error) {
                 .status.conditions = conditions,
                 .status.conditions_count = ELEMENTSOF(conditions),
                 .has_features = true,
-                .features.supplemental_groups_policy = SUPPLEMENTAL_GROUPS_POLICY,
+                .features.supplemental_groups_policy = engine && engine->ops->supplemental_groups_policy,
                 .features.user_namespaces_host_network = user_namespaces,
         };
+        const char *reason = "SystemdNotReachable";
         int r;
 
         r = systemd_is_connected(c->manager->systemd) ? 0 : systemd_connect(c->manager->systemd, &systemd_error);
         if (r == -ECANCELED || r == -ETIME)
                 return error_set(error, r, "gave up asking systemd");
-        condition(&conditions[0], "RuntimeReady", r, "SystemdNotReachable", &systemd_error);
+        if (r >= 0 && engine && engine->ops->status) {
+                reason = "EngineNotUsable";
+                r = engine->ops->status(engine, &systemd_error);
+        }
+        condition(&conditions[0], "RuntimeReady", r, reason, &systemd_error);
 
         r = manager_network_status(c->manager, &network_error);
         condition(&conditions[1], "NetworkReady", r, "NetworkPluginNotReady", &network_error);

@@ -123,7 +123,10 @@ typedef struct EngineEvents {
 
 typedef struct EngineOps {
         const char *name;
+        bool supplemental_groups_policy; /* it knows Strict as well as Merge */
         Engine *(*free)(Engine *e);
+        /* Whether it can run anything, beside systemd, or why not. NULL: yes. Doesn't wait. */
+        int (*status)(Engine *e, Error *error);
 
         /* Around the pod_load and container_load of all there is, after a restart of the daemon: what one look at all can
          * tell need not be asked for each. May be NULL. */

@@ -318,6 +318,7 @@ static bool has_user_namespaces(Engine *engine, const char *layers_path) {
 
 static const EngineOps native_ops = {
         .name = "native",
+        .supplemental_groups_policy = true,
         .free = native_free,
         .load_begin = native_load_begin,
         .load_end = native_load_end,

@@ -10,6 +10,8 @@
 /* rkt is from 2018 and refuses names of capabilities that it doesn't know. */
 #define RKT_CAPABILITIES ((UINT64_C(1) << (CAP_AUDIT_READ + 1)) - 1)
 /* A command line has room for 128 KiB in one argument and 2 MiB in all. What is larger stays with us alone. */
+#define WORD_MAX           (128U * 1024U)
+#define COMMAND_LINE_MAX   (1536U * 1024U)
 #define METADATA_MAX       (64U * 1024U)
 #define METADATA_TOTAL_MAX (512U * 1024U)
 
@@ -19,6 +21,22 @@ bool rkt_pod_has_host_network(const runtime_v1_PodSandboxConfig *config) {
         return config->has_linux && config->linux.has_security_context &&
                config->linux.security_context.has_namespace_options &&
                config->linux.security_context.namespace_options.network == runtime_v1_NamespaceMode_NODE;
+}
+
+/* What Linux takes of a command line: each word, and all of it with its share of pointers (execve(2)). */
+static int check_size(char *const *argv, Error *error) {
+        size_t total = 0;
+
+        STRV_FOREACH(a, argv) {
+                size_t size = strlen(*a) + 1;
+
+                total += size + sizeof(char *);
+                if (size > WORD_MAX || total > COMMAND_LINE_MAX)
+                        return error_setf(error, GRPC_INVALID_ARGUMENT,
+                                          "'%.40s…' is too long to be told to rkt: %u bytes is the most for one variable, "
+                                          "argument or mount, %u for all", *a, WORD_MAX, COMMAND_LINE_MAX);
+        }
+        return 0;
 }
 
 /* --- labels and annotations ------------------------------------------------------------------------------------- */
@@ -154,6 +172,9 @@ int rkt_sandbox_argv(const Rkt *rkt, const EnginePod *pod, const char *uuid_file
                 r = add_pod_metadata(&argv, pod);
         if (r < 0)
                 return error_oom(error);
+        r = check_size(argv, error);
+        if (r < 0)
+                return r;
         *ret = TAKE_PTR(argv);
         return 0;
 }
@@ -202,18 +223,36 @@ void rkt_container_user(const EngineContainer *c, int64_t *ret_uid, int64_t *ret
                 *ret_gid = s->run_as_group.value;
 }
 
+static int check_number(const char *what, int64_t n, Error *error) {
+        return n >= 0 && n <= INT32_MAX ? 0
+                                        : error_setf(error, GRPC_INVALID_ARGUMENT, "%s %lld is outside 0 to %d", what,
+                                                     (long long) n, INT32_MAX);
+}
+
+/* A name may be a number as well, but none that is not a user's. */
+static int check_name(const char *name, Error *error) {
+        uint32_t n;
+
+        if (isempty(name) || (name[0] != '-' && name[0] != '+' && strspn(name, "0123456789") < strlen(name)) ||
+            (parse_u32(name, &n) >= 0 && n <= INT32_MAX))
+                return 0;
+        return error_setf(error, GRPC_INVALID_ARGUMENT, "run_as_username %.64s is no user: a number is from 0 to %d", name,
+                          INT32_MAX);
+}
+
 static int check_user(const runtime_v1_LinuxContainerSecurityContext *s, Error *error) {
+        int r;
+
         if (s->has_run_as_user && !isempty(s->run_as_username))
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "run_as_user and run_as_username are both set: give one");
         if (s->has_run_as_group && !s->has_run_as_user && isempty(s->run_as_username))
                 return error_setf(error, GRPC_INVALID_ARGUMENT, "run_as_group is set without run_as_user");
-        if ((s->has_run_as_user && (s->run_as_user.value < 0 || s->run_as_user.value > INT32_MAX)) ||
-            (s->has_run_as_group && (s->run_as_group.value < 0 || s->run_as_group.value > INT32_MAX)))
-                return error_setf(error, GRPC_INVALID_ARGUMENT, "run_as_user or run_as_group is outside 0 to %d", INT32_MAX);
-        for (size_t i = 0; i < s->supplemental_groups_count; i++)
-                if (s->supplemental_groups[i] < 0 || s->supplemental_groups[i] > INT32_MAX)
-                        return error_setf(error, GRPC_INVALID_ARGUMENT, "a supplemental group is outside 0 to %d", INT32_MAX);
-        return 0;
+        r = s->has_run_as_user ? check_number("run_as_user", s->run_as_user.value, error) : check_name(s->run_as_username, error);
+        if (r >= 0 && s->has_run_as_group)
+                r = check_number("run_as_group", s->run_as_group.value, error);
+        for (size_t i = 0; i < s->supplemental_groups_count && r >= 0; i++)
+                r = check_number("a supplemental group", s->supplemental_groups[i], error);
+        return r;
 }
 
 static int check_command(const EngineContainer *c, Error *error) {
@@ -491,6 +530,9 @@ int rkt_add_argv(const Rkt *rkt, const EngineContainer *c, const char *uuid, con
                 return r;
         if (add_command(&argv, c->config) < 0)
                 return error_oom(error);
+        r = check_size(argv, error);
+        if (r < 0)
+                return r;
         *ret = TAKE_PTR(argv);
         return 0;
 }

@@ -498,7 +498,7 @@ int rkt_container_remove(Engine *engine, const EngineContainer *c, Error *error)
         RktEngine *e = rkt_engine(engine);
         RktContainer *n = rkt_container_find(e, c->id);
         RktPod *p = rkt_pod_find(e, c->pod->id);
-        _cleanup_free_ char *directory = NULL;
+        _cleanup_free_ char *directory = NULL, *uuid = NULL;
         int r;
 
         /* Once begun it is brought to an end: half a container is of no use to anybody. */
@@ -507,11 +507,17 @@ int rkt_container_remove(Engine *engine, const EngineContainer *c, Error *error)
         _cleanup_(rkt_pod_unrefp) _unused_ RktPod *held_pod = rkt_pod_ref(p);
         if (n && n->started && !has_ended(n) && rkt_container_kill(n) >= 0)
                 (void) wait_exit(n, now_usec(CLOCK_MONOTONIC) + REMOVE_KILL_USEC);
-        if (p && p->uuid) {
+        if (p && p->uuid)
                 r = remove_app(e, c, p->uuid, error);
-                if (r < 0)
-                        return r;
+        else {
+                r = rkt_pod_find_uuid(&e->rkt, c->pod, &uuid, error);
+                if (r >= 0)
+                        r = remove_app(e, c, uuid, error);
+                else if (r == -ENOENT)
+                        r = 0;
         }
+        if (r < 0)
+                return r;
         if (n) {
                 (void) rkt_log_drain(n->log);
                 rkt_container_forget(n);

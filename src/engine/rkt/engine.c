@@ -20,9 +20,23 @@ static Engine *rkt_free(Engine *engine) {
         return NULL;
 }
 
+static int rkt_status(Engine *engine, Error *error) {
+        const char *path = rkt_engine(engine)->rkt.path;
+
+        return access(path, X_OK) < 0 ? error_set(error, -errno, "RktPath=%s can't be executed", path) : 0;
+}
+
+static int rkt_handler_check(Engine *engine, const char *handler, Error *error) {
+        return isempty(handler) ? 0
+                                : error_setf(error, GRPC_INVALID_ARGUMENT,
+                                             "no runtime handler \"%s\": the rkt engine has only the default", handler);
+}
+
 static const EngineOps rkt_ops = {
         .name = "rkt",
         .free = rkt_free,
+        .status = rkt_status,
+        .handler_check = rkt_handler_check,
         .pod_start = rkt_pod_start,
         .pod_netns = rkt_pod_netns,
         .pod_stop = rkt_pod_stop,

@@ -752,8 +752,24 @@ static int store_fs_info(ImageStore *store, ImageFsInfo *ret, Error *error) {
         return 0;
 }
 
+static int store_configure(ImageStore *store, const ImageStoreConfig *config) {
+        RktStore *s = rkt_store(store);
+        char **pinned = strv_copy(config->pinned);
+
+        if (config->pinned && config->pinned[0] && !pinned)
+                return -ENOMEM;
+        strv_free(s->pinned);
+        s->pinned = pinned;
+        for (size_t i = 0; i < s->n_images; i++) {
+                s->images[i]->image.pinned = false;
+                find_pinned(s, &s->images[i]->image);
+        }
+        return 0;
+}
+
 static const ImageStoreOps store_ops = {
         .free = store_free,
+        .configure = store_configure,
         .refresh = store_refresh,
         .pull = store_pull,
         .find = store_find,

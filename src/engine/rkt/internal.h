@@ -75,6 +75,9 @@ RktPod *rkt_pod_find(RktEngine *e, const char *id);
 /* Where rkt writes the logs of a pod's apps for us, beside its own data: whatever happens to our state, it goes on
  * there. Owned by the caller. */
 char *rkt_log_directory(const Rkt *rkt, const char *pod_id);
+/* What rkt has called the pod, from the pod's directory, or by our mark in rkt's list where it may have begun before it
+ * could say so; owned by the caller. -ENOENT: it never was rkt's. */
+int rkt_pod_find_uuid(const Rkt *rkt, const EnginePod *pod, char **ret, Error *error);
 RktPod *rkt_pod_ref(RktPod *p);
 RktPod *rkt_pod_unref(RktPod *p);
 DEFINE_TRIVIAL_CLEANUP_FUNC(RktPod *, rkt_pod_unref);

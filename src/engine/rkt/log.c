@@ -141,6 +141,11 @@ static int open_target(RktLog *l, Error *error) {
         if (dir_fd < 0)
                 return error_set(error, -errno, "cannot open %s, where the log is to be", above);
         below += strspn(below, "/");
+        /* To open a device may do something. */
+        fd = open_strictly(dir_fd, below, O_PATH | O_CLOEXEC | O_NOFOLLOW, RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH);
+        if (fd >= 0 && fstat(fd, &st) >= 0 && !S_ISREG(st.st_mode))
+                return error_setf(error, GRPC_FAILED_PRECONDITION, "the log %s is no regular file", l->target);
+        fd = safe_close(fd);
         fd = open_strictly(dir_fd, below, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW,
                            RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH);
         if (fd == -ENXIO)

@@ -100,6 +100,50 @@ static int read_uuid(const char *directory, char **ret) {
         return 0;
 }
 
+static int save_uuid(const char *directory, const char *uuid, Error *error) {
+        _cleanup_free_ char *path = strprintf("%s/uuid", directory);
+        int r;
+
+        r = path ? write_file_atomic(AT_FDCWD, path, uuid, strlen(uuid), 0600, 0) : -ENOMEM;
+        return r < 0 ? error_set(error, r, "cannot write %s/uuid", directory) : 0;
+}
+
+/* By our mark, when the file was lost or never written. */
+static int search_uuid(const Rkt *rkt, const EnginePod *pod, char **ret, Error *error) {
+        _cleanup_json_ json_t *list = NULL;
+        const json_t *o;
+        size_t i;
+        int r;
+
+        r = rkt_pod_query_all(rkt, &list, error);
+        if (r < 0)
+                return r;
+        json_array_foreach(list, i, o) {
+                const char *uuid = json_get_string(o, "name");
+
+                if (!streq_ptr(rkt_pod_annotation(o, RKT_KEY_POD_ID), pod->id) || !uuid || !rkt_uuid_is_valid(uuid))
+                        continue;
+                r = save_uuid(pod->directory, uuid, error);
+                if (r < 0)
+                        return r;
+                *ret = strdup(uuid);
+                return *ret ? 0 : error_oom(error);
+        }
+        return -ENOENT;
+}
+
+int rkt_pod_find_uuid(const Rkt *rkt, const EnginePod *pod, char **ret, Error *error) {
+        _cleanup_free_ char *begun = strprintf("%s/sandbox-error", pod->run_directory);
+        int r;
+
+        r = begun ? read_uuid(pod->directory, ret) : -ENOMEM;
+        if (r == -ENOMEM)
+                return error_oom(error);
+        if (r < 0 && access(begun, F_OK) < 0)
+                return -ENOENT;
+        return r < 0 ? search_uuid(rkt, pod, ret, error) : 0;
+}
+
 static int take_uuid(RktPod *p, const char *uuid) {
         free(p->uuid);
         free(p->rootfs);
@@ -472,9 +516,9 @@ int rkt_pod_remove(Engine *engine, const EnginePod *pod, Error *error) {
         r = unit_release_wait(e->systemd, pod->unit, RKT_UNIT_STOP_USEC, error);
         if (r < 0)
                 return r;
-        r = read_uuid(pod->directory, &uuid);
-        if (r == -ENOMEM)
-                return error_oom(error);
+        r = rkt_pod_find_uuid(&e->rkt, pod, &uuid, error);
+        if (r < 0 && r != -ENOENT)
+                return r;
         if (r >= 0) {
                 _cleanup_error_ Error cause = ERROR_INIT;
 
@@ -487,6 +531,10 @@ int rkt_pod_remove(Engine *engine, const EnginePod *pod, Error *error) {
                         return error_set(error, -errno, "cannot remove %s", path);
         }
         free(path);
+        path = strprintf("%s/sandbox-error", pod->run_directory);
+        if (path)
+                (void) unlink(path);
+        free(path);
         path = rkt_log_directory(&e->rkt, pod->id);
         r = path ? remove_tree(AT_FDCWD, path) : -ENOMEM;
         if (r < 0)
@@ -498,37 +546,6 @@ int rkt_pod_remove(Engine *engine, const EnginePod *pod, Error *error) {
 }
 
 /* --- after a restart of the daemon ------------------------------------------------------------------------------- */
-
-static int save_uuid(const char *directory, const char *uuid, Error *error) {
-        _cleanup_free_ char *path = strprintf("%s/uuid", directory);
-        int r;
-
-        r = path ? write_file_atomic(AT_FDCWD, path, uuid, strlen(uuid), 0600, 0) : -ENOMEM;
-        return r < 0 ? error_set(error, r, "cannot write %s/uuid", directory) : 0;
-}
-
-/* By our mark, when the file was lost. */
-static int search_uuid(RktPod *p, char **ret, Error *error) {
-        _cleanup_json_ json_t *list = NULL;
-        const json_t *pod;
-        size_t i;
-        int r;
-
-        r = rkt_pod_query_all(&p->engine->rkt, &list, error);
-        if (r < 0)
-                return r;
-        json_array_foreach(list, i, pod) {
-                const char *uuid = json_get_string(pod, "name");
-
-                if (!streq_ptr(rkt_pod_annotation(pod, RKT_KEY_POD_ID), p->id) || !uuid || !rkt_uuid_is_valid(uuid))
-                        continue;
-                *ret = strdup(uuid);
-                if (!*ret)
-                        return error_oom(error);
-                return save_uuid(p->directory, uuid, error);
-        }
-        return error_setf(error, GRPC_NOT_FOUND, "rkt knows no pod %s", p->id), -ENOENT;
-}
 
 int rkt_pod_load(Engine *engine, const EnginePod *pod, EnginePodState *ret, Error *error) {
         RktEngine *e = rkt_engine(engine);
@@ -548,11 +565,11 @@ int rkt_pod_load(Engine *engine, const EnginePod *pod, EnginePodState *ret, Erro
         if (!p->uuid) {
                 r = read_uuid(p->directory, &uuid);
                 if (r < 0)
-                        r = search_uuid(p, &uuid, p->state.running ? error : NULL);
+                        r = search_uuid(&e->rkt, pod, &uuid, p->state.running ? error : NULL);
                 if (r >= 0 && take_uuid(p, uuid) < 0)
                         return error_oom(error);
                 if (r < 0 && p->state.running)
-                        return r;
+                        return error_set(error, r, "rkt knows no pod %s", p->id);
         }
         if (p->state.running) {
                 r = follow_files(p, error);
