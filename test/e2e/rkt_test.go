@@ -219,10 +219,10 @@ func TestRktThatGoesWrong(t *testing.T) {
 						t.Errorf("the error says nothing: %v", err)
 					}
 				}
-				if _, err := rktLife(t); err != nil {
-					t.Errorf("afterwards: %v", err)
-				}
 			})
+		}
+		if failed, err := rktLife(t); err != nil {
+			t.Errorf("after %s went wrong, %s fails: %v", test.command, failed, err)
 		}
 	}
 	if pods, _ := filepath.Glob("/var/lib/rktlet/rkt/pods/run/*"); len(pods) > 0 {
@@ -394,6 +394,19 @@ func TestRktWithoutANetwork(t *testing.T) {
 	defer os.Remove(file)
 	message = refused(t, rt.RunPodSandbox, podRequest(podConfig(t, withNetwork)))
 	contains(t, "the error", message, "no-such-plugin")
+}
+
+func TestRktThatCannotBeExecuted(t *testing.T) {
+	const file = "/etc/rktlet/rktlet.conf.d/90-test.conf"
+	writeFile(t, file, "[Rkt]\nRktPath=/no/such/rkt\n", 0o644)
+	defer func() { _ = os.Remove(file); restartDaemon(t) }()
+	restartDaemon(t)
+	for _, c := range do(t, rt.Status, &cri.StatusRequest{}).Status.Conditions {
+		if c.Type == cri.RuntimeReady && (c.Status || !strings.Contains(c.Message, "/no/such/rkt")) {
+			t.Errorf("the runtime is %v", c)
+		}
+	}
+	contains(t, "the error", refused(t, img.ListImages, &cri.ListImagesRequest{}), "/no/such/rkt")
 }
 
 func TestRktCredentialsAreGoneAfterTheCall(t *testing.T) {
