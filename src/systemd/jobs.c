@@ -240,8 +240,11 @@ static int start_undo(Start *start, int r, uint64_t timeout_usec, Error *error) 
         _cleanup_(unit_look_done) UnitLook look = {};
 
         /* The look comes after the start in PID 1's queue, so it shows whether that was carried out. */
-        if (start->sent && unit_look(start->systemd, start->unit, &look, NULL) >= 0 && is_ours(start, &look))
+        if (start->sent && unit_look(start->systemd, start->unit, &look, NULL) >= 0 && is_ours(start, &look)) {
+                /* Nobody has used it, so there is nothing to end well: the grace of its stop may be long. */
+                (void) unit_kill(start->systemd, start->unit, "all", SIGKILL, NULL);
                 release_bounded(start->systemd, start->unit);
+        }
 
         if (r == -ETIMEDOUT)
                 return error_setf(error, GRPC_DEADLINE_EXCEEDED, "Unit %s did not come up within %.3g s; see "

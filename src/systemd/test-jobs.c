@@ -268,7 +268,9 @@ static int cancel_body(void *userdata) {
         fiber_cancel(f);
         while (fake->n_stop == 0)
                 CHECK_EQ(fiber_sleep(5 * USEC_PER_MSEC), 0);
-        /* It waits until the unit is gone. */
+        /* The stop needs no grace, */
+        CHECK_STREQ(fake->last_kill, "a.service all-fail 9");
+        /* and it waits until the unit is gone. */
         CHECK_EQ(fiber_sleep(20 * USEC_PER_MSEC), 0);
         CHECK(!fiber_is_done(f));
         fake_systemd_finish_jobs(fake);
