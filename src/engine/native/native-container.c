@@ -511,6 +511,19 @@ static void finish_start(NativeContainer *n) {
         (void) unlink(fifo);
 }
 
+/* Who has ended by itself, not by a signal, had been started, though nobody took note: the FIFO may be there still, as a
+ * start was cut off. When that was isn't known better than by what was written to it last, and not after its end. */
+static void date_start(NativeContainer *n) {
+        _cleanup_free_ char *fifo = strprintf("%s/exec.fifo", n->runtime_state);
+        struct stat st;
+
+        if (n->start_error || n->state.started_usec > 0 || n->state.exit_code >= 128)
+                return;
+        n->state.started_usec = n->state.finished_usec;
+        if (fifo && stat(fifo, &st) >= 0)
+                n->state.started_usec = MIN(usec_of(&st.st_mtim), n->state.finished_usec);
+}
+
 /* What systemd would say of a unit that runs, from files: the process that the runtime noted, if it is in the unit's
  * cgroup. That one which has put itself elsewhere is asked for. */
 static bool look_at_running(NativeContainer *n, const EngineContainer *c) {
@@ -586,6 +599,7 @@ int native_container_load(Engine *engine, const EngineContainer *c, EngineContai
                 r = native_container_wait_exit(n, USEC_INFINITY);
                 if (r < 0)
                         return error_set(error, r, "gave up waiting for the end of container %s", c->id);
+                date_start(n);
         } else if (n->started && !n->start_error) {
                 n->state.phase = ENGINE_CONTAINER_RUNNING;
                 if (!n->up)
