@@ -370,6 +370,8 @@ int rkt_container_start(Engine *engine, const EngineContainer *c, EngineContaine
 
 /* --- stop -------------------------------------------------------------------------------------------------------- */
 
+#define KILL_AGAIN_USEC (USEC_PER_SEC / 4)
+
 /* The stop signal and the grace are ours: rkt has neither. 0: it has ended; -ETIMEDOUT: it hasn't. */
 static int stop_gently(RktContainer *n, int signo, uint64_t timeout_usec) {
         int r;
@@ -382,14 +384,19 @@ static int stop_gently(RktContainer *n, int signo, uint64_t timeout_usec) {
 
 /* SIGKILL to all, past rkt; through rkt where the processes can't be found. */
 static int stop_at_once(RktContainer *n, Error *error) {
+        const uint64_t until = now_usec(CLOCK_MONOTONIC) + RKT_KILL_USEC;
         _cleanup_free_ char *control_group = NULL;
         int r;
 
-        r = rkt_container_kill(n);
-        if (r >= 0 && n->control_group) {
-                control_group = strdup(n->control_group);
-                r = control_group ? cgroup_wait_empty(control_group, RKT_KILL_USEC) : -ENOMEM;
-        }
+        /* Again and again: rkt's systemd may be about to put a process there. */
+        do {
+                r = rkt_container_kill(n);
+                if (r >= 0 && n->control_group) {
+                        free(control_group);
+                        control_group = strdup(n->control_group);
+                        r = control_group ? cgroup_wait_empty(control_group, KILL_AGAIN_USEC) : -ENOMEM;
+                }
+        } while (r == -ETIMEDOUT && now_usec(CLOCK_MONOTONIC) < until);
         if (r == -ESRCH) {
                 r = app_call(&n->engine->rkt, "stop", n->pod->uuid, n->id, "stop the container", error);
                 if (r < 0)
