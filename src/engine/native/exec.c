@@ -351,6 +351,25 @@ int exec_check_runtime(int log_fd, const char *command, Error *error) {
                           text ?: message);
 }
 
+int exec_failed(int r, uint64_t timeout_usec, Error *error) {
+        if (r == -ETIMEDOUT && error) {
+                error_clear(error);
+                (void) error_setf(error, GRPC_DEADLINE_EXCEEDED, "the command did not end within %llu ms and was killed",
+                                  (unsigned long long) (timeout_usec / USEC_PER_MSEC));
+        }
+        return r;
+}
+
+EngineExecResult exec_take_result(ProcessResult *result) {
+        return (EngineExecResult) {
+                .exit_code = result->code == CLD_EXITED ? result->status : 128 + result->status,
+                .output = TAKE_PTR(result->output),
+                .error = TAKE_PTR(result->error),
+                .output_size = result->output_size,
+                .error_size = result->error_size,
+        };
+}
+
 int exec_find_container(NativeEngine *e, const EngineContainer *c, NativeContainer **ret, Error *error) {
         NativeContainer *n = native_container_find(e, c->id);
 
@@ -406,24 +425,11 @@ int native_container_exec_sync(Engine *engine, const EngineContainer *c, const c
                         },
                         &result, error);
         exec_cgroup_remove(&g, r < 0);
-        if (r == -ETIMEDOUT && error) {
-                error_clear(error);
-                return error_setf(error, GRPC_DEADLINE_EXCEEDED,
-                                  "the command did not end within %llu ms and was killed",
-                                  (unsigned long long) (timeout_usec / USEC_PER_MSEC)),
-                       -ETIMEDOUT;
-        }
         if (r < 0)
-                return r;
+                return exec_failed(r, timeout_usec, error);
         r = exec_check_runtime(log_fd, argv[0], error);
         if (r < 0)
                 return r;
-        *ret = (EngineExecResult) {
-                .exit_code = result.code == CLD_EXITED ? result.status : 128 + result.status,
-                .output = TAKE_PTR(result.output),
-                .error = TAKE_PTR(result.error),
-                .output_size = result.output_size,
-                .error_size = result.error_size,
-        };
+        *ret = exec_take_result(&result);
         return 0;
 }

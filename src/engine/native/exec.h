@@ -1,6 +1,7 @@
 #pragma once
 /* What a command in a container needs, with its output caught (exec.c) or streamed (exec-stream.c). */
 
+#include "basic/process.h"
 #include "engine/native/internal.h"
 
 /* A cgroup of its own below the container's. */
@@ -20,6 +21,10 @@ int exec_cgroup_make(NativeContainer *n, const EngineContainer *c, ExecCgroup *g
 int exec_cgroup_wait_thawed(const NativeContainer *n, const ExecCgroup *g, uint64_t timeout_usec, Error *error);
 /* kill: whatever is in it dies; else it goes on in the container's own cgroup. (fiber) */
 void exec_cgroup_remove(ExecCgroup *g, bool kill);
+/* process_run() of a command failed with r: says so where it was killed at its timeout. Returns r. */
+int exec_failed(int r, uint64_t timeout_usec, Error *error);
+/* What the command came to; takes the outputs. */
+EngineExecResult exec_take_result(ProcessResult *result);
 /* What a daemon that was killed had executed in a container: nobody can have its output, or its end, any more. */
 void exec_end_leftovers(NativeContainer *n);
 

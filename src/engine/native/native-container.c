@@ -756,7 +756,6 @@ int native_container_update(Engine *engine, const EngineContainer *c,
                             const runtime_v1_LinuxContainerResources *resources, Error *error) {
         NativeEngine *e = native_engine(engine);
         NativeContainer *n = native_container_find(e, c->id);
-        _cleanup_(unit_properties_freep) UnitProperties *p = NULL;
         _cleanup_(resources_done) Resources r = RESOURCES_INIT;
         int k;
 
@@ -766,13 +765,9 @@ int native_container_update(Engine *engine, const EngineContainer *c,
         k = resources_parse(resources, &r, error);
         if (k < 0)
                 return k;
-        if (unit_properties_new(&p) < 0)
-                return error_oom(error);
-        if (resources_add_properties(&r, p) > 0) {
-                k = unit_set_properties(e->systemd, c->unit, p, error);
-                if (k < 0)
-                        return k;
-        }
+        k = resources_set_properties(&r, e->systemd, c->unit, error);
+        if (k < 0)
+                return k;
         native_container_mirror_limits(n, &r);
         return resources_write_files(&r, n->control_group, error);
 }

@@ -672,7 +672,6 @@ int native_pod_status(Engine *engine, const EnginePod *pod, const char *text, Er
 int native_pod_update(Engine *engine, const EnginePod *pod, const runtime_v1_LinuxContainerResources *resources,
                       Error *error) {
         NativeEngine *e = native_engine(engine);
-        _cleanup_(unit_properties_freep) UnitProperties *properties = NULL;
         _cleanup_(resources_done) Resources r = RESOURCES_INIT;
         _cleanup_free_ char *cgroup = NULL;
         int k;
@@ -685,12 +684,8 @@ int native_pod_update(Engine *engine, const EnginePod *pod, const runtime_v1_Lin
         k = resources_parse(resources, &r, error);
         if (k < 0)
                 return k;
-        if (unit_properties_new(&properties) < 0)
-                return error_oom(error);
-        if (resources_add_properties(&r, properties) > 0) {
-                k = unit_set_properties(e->systemd, pod->slice, properties, error);
-                if (k < 0)
-                        return k;
-        }
+        k = resources_set_properties(&r, e->systemd, pod->slice, error);
+        if (k < 0)
+                return k;
         return resources_write_files(&r, cgroup, error);
 }

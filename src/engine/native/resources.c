@@ -352,6 +352,14 @@ static int write_files(int dir_fd, char *const *files, bool optional, Error *err
         return 0;
 }
 
+int resources_set_properties(const Resources *r, Systemd *s, const char *unit, Error *error) {
+        _cleanup_(unit_properties_freep) UnitProperties *p = NULL;
+
+        if (unit_properties_new(&p) < 0)
+                return error_oom(error);
+        return resources_add_properties(r, p) > 0 ? unit_set_properties(s, unit, p, error) : 0;
+}
+
 int resources_write_files(const Resources *r, const char *control_group, Error *error) {
         _cleanup_close_ int fd = -1;
         int k;

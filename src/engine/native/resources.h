@@ -43,6 +43,8 @@ void resources_done(Resources *r);
 int resources_parse(const runtime_v1_LinuxContainerResources *r, Resources *ret, Error *error);
 /* How many properties were added. */
 size_t resources_add_properties(const Resources *r, UnitProperties *p);
+/* (fiber) Changes those of a loaded unit. */
+int resources_set_properties(const Resources *r, Systemd *s, const char *unit, Error *error);
 /* Writes the files below the unit's cgroup (a path as ControlGroup has it). */
 int resources_write_files(const Resources *r, const char *control_group, Error *error);
 

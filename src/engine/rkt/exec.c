@@ -117,27 +117,14 @@ int rkt_container_exec_sync(Engine *engine, const EngineContainer *c, const char
                         },
                         &result, error);
         exec_cgroup_remove(&g, r < 0);
-        if (r == -ETIMEDOUT && error) {
-                error_clear(error);
-                return error_setf(error, GRPC_DEADLINE_EXCEEDED,
-                                  "the command did not end within %llu ms and was killed",
-                                  (unsigned long long) (timeout_usec / USEC_PER_MSEC)),
-                       -ETIMEDOUT;
-        }
         if (r < 0)
-                return r;
+                return exec_failed(r, timeout_usec, error);
         if (result.output_size == 0) {
                 r = check_words(exit_code_from(result.code, result.status), strempty(result.error), argv[0], error);
                 if (r < 0)
                         return r;
         }
-        *ret = (EngineExecResult) {
-                .exit_code = exit_code_from(result.code, result.status),
-                .output = TAKE_PTR(result.output),
-                .error = TAKE_PTR(result.error),
-                .output_size = result.output_size,
-                .error_size = result.error_size,
-        };
+        *ret = exec_take_result(&result);
         return 0;
 }
 
