@@ -111,6 +111,8 @@ int native_handler_check(Engine *e, const char *handler, Error *error);
 char *native_runtime_state(const NativeEngine *e, const char *handler, const char *id);
 /* Waits until a cgroup has no process any more, or is gone. */
 int cgroup_wait_empty(const char *control_group, uint64_t timeout_usec);
+/* (fiber) tree_usage() of a large tree, by a child process: rktlet-create. */
+int usage_by_child(const char *program, const char *path, TreeUsage *ret, Error *error);
 
 /* native-pod.c */
 NativePod *native_pod_find(NativeEngine *e, const char *id);

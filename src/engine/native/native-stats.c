@@ -10,7 +10,7 @@
 
 #define SMALL_LAYER_ENTRIES 256 /* counted in place, which takes less than starting a child */
 #define SPEC_MAX (8U * 1024U * 1024U) /* an answer has room for 16 MiB */
-#define LAYER_USAGE_TIMEOUT_USEC (10 * 60 * USEC_PER_SEC)
+#define USAGE_TIMEOUT_USEC (10 * 60 * USEC_PER_SEC)
 
 int slice_path(const char *slice, char **ret) {
         _cleanup_(buffer_done) Buffer b = BUFFER_INIT;
@@ -56,8 +56,8 @@ int native_container_spec(Engine *engine, const EngineContainer *c, char **ret) 
         return path ? read_file(AT_FDCWD, path, SPEC_MAX, ret, NULL) : -ENOMEM;
 }
 
-static int usage_by_child(const NativeEngine *e, const char *path, TreeUsage *ret, Error *error) {
-        const char *const argv[] = { e->create_path, "--usage", path, NULL };
+int usage_by_child(const char *program, const char *path, TreeUsage *ret, Error *error) {
+        const char *const argv[] = { program, "--usage", path, NULL };
         _cleanup_(process_result_done) ProcessResult result = {};
         unsigned long long bytes, inodes;
         int r;
@@ -66,7 +66,7 @@ static int usage_by_child(const NativeEngine *e, const char *path, TreeUsage *re
                                 .argv = argv,
                                 .output_max = 128,
                                 .error_max = 1024,
-                                .timeout_usec = LAYER_USAGE_TIMEOUT_USEC,
+                                .timeout_usec = USAGE_TIMEOUT_USEC,
                         },
                         &result, error);
         if (r < 0)
@@ -90,6 +90,6 @@ int native_container_layer_usage(Engine *engine, const EngineContainer *c, TreeU
                 return error_oom(error);
         r = tree_usage(AT_FDCWD, path, SMALL_LAYER_ENTRIES, ret);
         if (r == -E2BIG)
-                return usage_by_child(native_engine(engine), path, ret, error);
+                return usage_by_child(native_engine(engine)->create_path, path, ret, error);
         return r < 0 ? error_set(error, r, "cannot measure %s", path) : 0;
 }

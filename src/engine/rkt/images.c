@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 
 #include "basic/file-util.h"
-#include "basic/process.h"
+#include "engine/native/internal.h"
 #include "engine/rkt/internal.h"
 #include "image/image-config.h"
 #include "image/reference.h"
@@ -17,7 +17,6 @@
 #define IMAGES_MAX 10000U
 #define AUTH_PREFIX "rkt-auth-"
 #define USAGE_KEEP_USEC (60 * USEC_PER_SEC)
-#define USAGE_TIMEOUT_USEC (10 * 60 * USEC_PER_SEC)
 
 /* One of rkt's images. */
 typedef struct RktEntry {
@@ -703,26 +702,12 @@ static int store_remove(ImageStore *store, const char *reference, Error *error) 
 /* --- figures ----------------------------------------------------------------------------------------------------- */
 
 static int measure(RktStore *s, const char *path, Error *error) {
-        const char *const argv[] = { s->usage_path, "--usage", path, NULL };
-        _cleanup_(process_result_done) ProcessResult result = {};
-        unsigned long long bytes, inodes;
         int r;
 
-        r = process_run(&(ProcessOptions) {
-                                .argv = argv,
-                                .output_max = 128,
-                                .error_max = 1024,
-                                .timeout_usec = USAGE_TIMEOUT_USEC,
-                        },
-                        &result, error);
-        if (r < 0)
-                return r;
-        if (result.code != CLD_EXITED || result.status != 0 ||
-            sscanf(strempty(result.output), "%llu %llu", &bytes, &inodes) != 2)
-                return error_setf(error, GRPC_INTERNAL, "cannot measure %s: %s", path, process_result_describe(&result));
-        s->usage = (TreeUsage) { bytes, inodes };
-        s->usage_usec = now_usec(CLOCK_MONOTONIC);
-        return 0;
+        r = usage_by_child(s->usage_path, path, &s->usage, error);
+        if (r >= 0)
+                s->usage_usec = now_usec(CLOCK_MONOTONIC);
+        return r;
 }
 
 static int store_fs_info(ImageStore *store, ImageFsInfo *ret, Error *error) {
